@@ -1,0 +1,3 @@
+//! A Kubernetes node for WebAssembly.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! A Kubernetes node agent for any container runtime.

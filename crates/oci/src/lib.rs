@@ -1,0 +1,1 @@
+//! Pulls, verifies and stores OCI images of WebAssembly.

@@ -1,0 +1,1 @@
+//! Runs containers as WebAssembly under wasmtime.
