@@ -1,1 +1,14 @@
 //! A Kubernetes node agent for any container runtime.
+//!
+//! It joins a cluster as a node, watches the pods bound to it, runs them through a [`coracle_lifecycle::Provider`] and
+//! [`coracle_lifecycle::Images`], and serves the node's HTTP API. It knows Kubernetes and nothing of what a container is.
+
+mod clock;
+mod layout;
+mod pods;
+
+pub mod node;
+pub mod server;
+
+pub use layout::Layout;
+pub use pods::{PodDirectory, PodView};

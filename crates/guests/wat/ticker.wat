@@ -1,0 +1,29 @@
+;; Prints `tick 0001`, `tick 0002` and so on for ever, one line each 100 ms (the number starts again after 9999).
+(module
+  (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll_oneoff (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  ;; One iovec: address 16, length 10.
+  (data (i32.const 0) "\10\00\00\00\0a\00\00\00")
+  (data (i32.const 16) "tick 0000\n")
+  (func $put_number (param $number i32)
+    (local $at i32)
+    (local.set $at (i32.const 24))
+    (loop $digit
+      (i32.store8 (local.get $at) (i32.add (i32.const 48) (i32.rem_u (local.get $number) (i32.const 10))))
+      (local.set $number (i32.div_u (local.get $number) (i32.const 10)))
+      (local.set $at (i32.sub (local.get $at) (i32.const 1)))
+      (br_if $digit (i32.gt_u (local.get $at) (i32.const 20)))))
+  (func $wait
+    ;; One subscription at 64: the monotonic clock (80), a relative timeout in nanoseconds (88). The event goes to 128.
+    (i32.store (i32.const 80) (i32.const 1))
+    (i64.store (i32.const 88) (i64.const 100_000_000))
+    (drop (call $poll_oneoff (i32.const 64) (i32.const 128) (i32.const 1) (i32.const 192))))
+  (func (export "_start")
+    (local $number i32)
+    (loop $line
+      (local.set $number (i32.add (local.get $number) (i32.const 1)))
+      (call $put_number (local.get $number))
+      (drop (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))
+      (call $wait)
+      (br $line))))

@@ -1,0 +1,1 @@
+//! The node itself: registration, status and lease.

@@ -1,0 +1,56 @@
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use coracle_lifecycle::PodUid;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use tokio::sync::watch;
+
+/// The pods on this node as their workers know them: what the HTTP API answers from.
+#[derive(Clone, Default)]
+pub struct PodDirectory {
+    pods: Arc<RwLock<HashMap<PodUid, PodView>>>,
+}
+
+/// One pod and its status as the node knows it now, which may be ahead of the API server.
+#[derive(Clone)]
+pub struct PodView {
+    /// The pod as last seen.
+    pub pod: Arc<Pod>,
+    /// Its status; the channel closes when the pod is gone from this node.
+    pub status: watch::Receiver<Arc<PodStatus>>,
+}
+
+impl PodDirectory {
+    /// The pod of this name. Where one was re-created under its name, the newer one.
+    #[must_use]
+    pub fn find(&self, namespace: &str, name: &str) -> Option<PodView> {
+        let pods = self.read();
+        let named = pods.values().filter(|view| {
+            let metadata = &view.pod.metadata;
+            metadata.namespace.as_deref() == Some(namespace) && metadata.name.as_deref() == Some(name)
+        });
+        named.max_by_key(|view| view.pod.metadata.creation_timestamp.as_ref().map(|time| time.0)).cloned()
+    }
+
+    /// All pods on this node.
+    #[must_use]
+    pub fn list(&self) -> Vec<PodView> {
+        self.read().values().cloned().collect()
+    }
+
+    pub(crate) fn insert(&self, uid: PodUid, view: PodView) {
+        self.write().insert(uid, view);
+    }
+
+    pub(crate) fn remove(&self, uid: &PodUid) {
+        self.write().remove(uid);
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<PodUid, PodView>> {
+        self.pods.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<PodUid, PodView>> {
+        self.pods.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
