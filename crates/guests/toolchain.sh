@@ -117,5 +117,5 @@ unpack
 write_wrappers
 install_component_linker
 chmod 755 "$work"
-mv -T "$work" "$dir"
+mv -T "$work" "$dir" || [ -e "$dir" ] # someone else was quicker
 say 'ready'

@@ -1,0 +1,3 @@
+module coracle.dev/demos/hello-go
+
+go 1.21
