@@ -1,1 +1,21 @@
-//! A real control plane, registry and node for tests.
+//! A real control plane, a real registry and a real node for tests, on loopback ports of this machine.
+//!
+//! The programs are built once by `cargo xtask tools` (see [`tools`]). Everything started here is gone when the
+//! process that started it is gone, also after a panic or a SIGKILL (see [`reaper`]).
+
+mod certificates;
+pub mod cluster;
+mod kubeconfig;
+pub mod node;
+mod ports;
+mod process;
+pub mod reaper;
+pub mod registry;
+mod scratch;
+pub mod tools;
+pub mod wait;
+
+pub use cluster::{Cluster, ClusterBuilder};
+pub use node::{Node, NodeOptions};
+pub use registry::{Artifact, Registry};
+pub use tools::{target_dir, workspace};

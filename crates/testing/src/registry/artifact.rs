@@ -1,0 +1,93 @@
+//! Images as they are pushed.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+/// The media type of an OCI image manifest.
+pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// Some bytes and what they are.
+#[derive(Clone, Debug)]
+pub struct Blob {
+    /// The media type that the manifest states.
+    pub media_type: String,
+    /// The content.
+    pub data: Bytes,
+}
+
+impl Blob {
+    /// A blob of this type and content.
+    pub fn new(media_type: &str, data: impl Into<Bytes>) -> Self {
+        Self { media_type: media_type.to_owned(), data: data.into() }
+    }
+
+    /// The digest of the content: `sha256:` and 64 digits.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        Self::digest_of(&Sha256::digest(&self.data))
+    }
+
+    pub(super) fn digest_of(hash: &[u8]) -> String {
+        use std::fmt::Write;
+        hash.iter().fold("sha256:".to_owned(), |mut text, byte| {
+            let _never_fails = write!(text, "{byte:02x}");
+            text
+        })
+    }
+
+    fn descriptor(&self) -> Value {
+        json!({"mediaType": self.media_type, "digest": self.digest(), "size": self.data.len()})
+    }
+}
+
+/// A config and layers, to be pushed with a manifest of their own.
+#[derive(Clone, Debug)]
+pub struct Artifact {
+    /// What the manifest names as its config.
+    pub config: Blob,
+    /// The layers, in the manifest's order.
+    pub layers: Vec<Blob>,
+}
+
+impl Artifact {
+    /// A module or component in the layout of the CNCF's working group for WebAssembly: `application/wasm` beside a
+    /// config of type `application/vnd.wasm.config.v0+json`.
+    pub fn cncf(wasm: impl Into<Bytes>) -> Self {
+        let layer = Blob::new("application/wasm", wasm);
+        let config = json!({
+            "created": "1970-01-01T00:00:00Z",
+            "architecture": "wasm",
+            "os": if is_component(&layer.data) { "wasip2" } else { "wasip1" },
+            "layerDigests": [layer.digest()],
+        });
+        Self {
+            config: Blob::new("application/vnd.wasm.config.v0+json", config.to_string()),
+            layers: vec![layer],
+        }
+    }
+
+    /// The older layout, as `wasm-to-oci` and Krustlet's tools pushed it.
+    pub fn wasm_to_oci(wasm: impl Into<Bytes>) -> Self {
+        Self {
+            config: Blob::new("application/vnd.wasm.config.v1+json", "{}"),
+            layers: vec![Blob::new("application/vnd.wasm.content.layer.v1+wasm", wasm)],
+        }
+    }
+
+    /// The manifest that names config and layers.
+    #[must_use]
+    pub fn manifest(&self) -> Value {
+        json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": self.config.descriptor(),
+            "layers": self.layers.iter().map(Blob::descriptor).collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// The second half of the preamble tells modules and components apart.
+fn is_component(wasm: &[u8]) -> bool {
+    wasm.get(4..8) == Some(&[0x0d, 0x00, 0x01, 0x00])
+}

@@ -1,0 +1,48 @@
+//! What a killed process had started is gone soon after it.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// The example beside this test: cargo builds both.
+fn owner() -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows its program");
+    test.ancestors().nth(2).expect("a test lies in deps").join("examples/owner")
+}
+
+fn process_exists(id: &str) -> bool {
+    Path::new("/proc").join(id).exists()
+}
+
+#[tokio::test]
+async fn a_killed_process_leaves_neither_processes_nor_folders() {
+    let mut child = Command::new(owner()).stdout(Stdio::piped()).spawn().unwrap();
+    let lines: Vec<String> = BufReader::new(child.stdout.take().unwrap())
+        .lines()
+        .map(Result::unwrap)
+        .take_while(|line| line != "complete")
+        .collect();
+    let of = |word: &str| -> Vec<String> {
+        lines.iter().filter_map(|line| line.strip_prefix(word)).map(|rest| rest.trim().to_owned()).collect()
+    };
+    let (processes, folders) = (of("process"), of("folder"));
+    assert_eq!((processes.len(), folders.len()), (5, 2), "{lines:?}");
+    assert!(processes.iter().all(|id| process_exists(id)), "{processes:?}");
+    assert!(folders.iter().all(|folder| Path::new(folder).is_dir()), "{folders:?}");
+
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    let gone = async {
+        let mut tick = tokio::time::interval(Duration::from_millis(50));
+        while processes.iter().any(|id| process_exists(id)) || folders.iter().any(|it| Path::new(it).exists())
+        {
+            tick.tick().await;
+        }
+    };
+    let gone = tokio::time::timeout(LIMIT, gone).await;
+    assert!(gone.is_ok(), "left after {LIMIT:?}: {processes:?} {folders:?}");
+}
