@@ -125,7 +125,8 @@ mod tests {
     fn digests_are_checked_where_they_enter() {
         let hex = "0123456789abcdef".repeat(4);
         assert_eq!(Digest::parse(&format!("sha256:{hex}")).unwrap().hex(), hex);
-        for bad in ["", "sha256:", "sha512:00", &hex, &format!("sha256:{}", hex.to_uppercase()), "sha256:../../x"]
+        for bad in
+            ["", "sha256:", "sha512:00", &hex, &format!("sha256:{}", hex.to_uppercase()), "sha256:../../x"]
         {
             assert!(Digest::parse(bad).is_err(), "{bad}");
         }

@@ -3,18 +3,48 @@
 //!
 //! Nothing here does IO or reads a clock: time, results and wishes come in as values. The two ports, [`Provider`]
 //! and [`Images`], are what a container runtime and an image store offer to the node.
+//!
+//! A pod goes round in a circle: [`plan`] says what to begin, [`apply`] folds in what happened, [`status()`] says what
+//! the API server should show, [`notices`] what people should be told.
 
+mod affinity;
+mod apply;
+pub mod backoff;
+mod checkpoint;
 mod container;
+pub mod environment;
+mod event;
+mod govern;
 mod identity;
 mod image;
+mod notice;
+mod observed;
+mod plan;
+pub mod projection;
 mod provider;
+pub mod quantity;
+pub mod reasons;
+pub mod resources;
+mod status;
+mod support;
+mod wish;
 
-pub use container::{
-    ContainerSpec, Dns, Limits, LogFile, Mount, Network, PodIdentity, Port, Protocol,
-};
+pub use apply::apply;
+pub use checkpoint::{Checkpoint, ContainerCheckpoint, checkpoint, recover};
+pub use container::{ContainerSpec, Dns, Limits, LogFile, Mount, Network, PodIdentity, Port, Protocol};
+pub use event::{Action, Event, Plan, PullTime};
+pub use govern::{NodeView, govern};
 pub use identity::{ContainerId, Digest, InvalidDigest, PodUid};
 pub use image::{Credential, ImageError, ImageModule, Images, LocalImage};
+pub use notice::{Notice, notices};
+pub use observed::{
+    Admission, ContainerRecord, ContainerState, Deletion, Failure, Host, ImageState, Observed, RanImage,
+    Volumes,
+};
+pub use plan::plan;
 pub use provider::{
     BoxFuture, Cause, Container, Exit, ImageKind, Known, PrepareError, Provider, RuntimeInfo, StartError,
     Unsupported, Usage,
 };
+pub use status::{Phase, status};
+pub use wish::{RestartPolicy, Wish};

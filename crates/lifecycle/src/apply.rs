@@ -1,0 +1,166 @@
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::backoff::{Backoff, CONTAINER, MOUNT};
+use crate::event::{Action, Event};
+use crate::reasons::Waiting;
+use crate::{
+    Admission, Cause, ContainerRecord, ContainerState, Deletion, Exit, Failure, ImageState, LocalImage,
+    Observed, RanImage, Volumes, Wish,
+};
+
+/// Folds what happened at `now` into what is known: the only function that changes an [`Observed`].
+pub fn apply(observed: &mut Observed, event: Event, now: Timestamp) {
+    match event {
+        Event::Wished(pod) => wish(observed, pod),
+        Event::Removed => observed.removed = true,
+        Event::ShutDown => observed.shutdown = true,
+        Event::Judged(admission) => judge(observed, admission, now),
+        Event::Began(action) => begin(observed, action, now),
+        Event::Mounted => mounted(observed),
+        Event::MountFailed { message } => fail_mount(observed, message, now),
+        Event::Unmounted => observed.volumes = Volumes::Gone,
+        Event::Published { terminal } => observed.published |= terminal,
+        Event::Deleted => observed.deletion = Deletion::Done,
+        Event::DeleteFailed => fail_delete(observed, now),
+        Event::Woke => show_waits(observed, now),
+        Event::PullBegan { .. } | Event::PullSecretsMissing { .. } => {}
+        Event::Fetched { container, image, .. } => {
+            with(observed, &container, |record| fetched(record, image))
+        }
+        Event::FetchFailed { container, reason, message } => {
+            with(observed, &container, |record| fail_fetch(record, reason, message, now));
+        }
+        Event::Started { container } => with(observed, &container, |record| started(record, now)),
+        Event::StartFailed { container, reason, message } => {
+            with(observed, &container, |record| fail_start(record, reason, message, now));
+        }
+        Event::Exited { container, attempt, exit } => ended(observed, &container, attempt, exit),
+    }
+}
+
+fn with(observed: &mut Observed, container: &str, change: impl FnOnce(&mut ContainerRecord)) {
+    if let Some(record) = observed.container_mut(container) {
+        change(record);
+    }
+}
+
+fn wish(observed: &mut Observed, pod: Arc<Pod>) {
+    observed.published |= pod.has_terminal_phase();
+    observed.pod = pod;
+}
+
+fn judge(observed: &mut Observed, admission: Admission, now: Timestamp) {
+    observed.started_at.get_or_insert(now);
+    observed.admission = admission;
+}
+
+fn begin(observed: &mut Observed, action: Action, now: Timestamp) {
+    match action {
+        Action::Mount => observed.volumes = Volumes::Mounting,
+        Action::Unmount => observed.volumes = Volumes::Unmounting,
+        Action::Delete => observed.deletion = Deletion::InFlight,
+        Action::Forget => {}
+        Action::Fetch { container } => {
+            with(observed, &container, |record| record.image = ImageState::Fetching)
+        }
+        Action::Abandon { container } => {
+            with(observed, &container, |record| record.image = ImageState::Unknown)
+        }
+        Action::Start { container, attempt } => {
+            with(observed, &container, |record| begin_start(record, attempt, now));
+        }
+        Action::Stop { container, grace } => with(observed, &container, |record| {
+            if let ContainerState::Running { started_at } | ContainerState::Stopping { started_at, .. } =
+                record.state
+            {
+                record.state = ContainerState::Stopping { started_at, grace };
+            }
+        }),
+    }
+}
+
+fn begin_start(record: &mut ContainerRecord, attempt: u32, now: Timestamp) {
+    if let ContainerState::Terminated(exit) = &record.state {
+        if exit.cause != Cause::Lost {
+            record.backoff = Some(Backoff::next(CONTAINER, record.backoff, exit.finished_at, now));
+        }
+        record.last = Some(exit.clone());
+    }
+    record.attempt = attempt;
+    record.state = ContainerState::Starting;
+    if let ImageState::Ready(image) = &record.image {
+        record.ran =
+            Some(RanImage { reference: image.reference.clone(), repo_digest: image.repo_digest.clone() });
+    }
+}
+
+fn fetched(record: &mut ContainerRecord, image: Box<LocalImage>) {
+    if record.image == ImageState::Fetching {
+        record.image = ImageState::Ready(image);
+    }
+}
+
+fn fail_fetch(record: &mut ContainerRecord, reason: Waiting, message: String, now: Timestamp) {
+    if record.image == ImageState::Fetching {
+        fail(record, reason, message, now);
+    }
+}
+
+/// Whatever failed on the way to a start, the next try looks for the image again.
+fn fail(record: &mut ContainerRecord, reason: Waiting, message: String, now: Timestamp) {
+    let failure = Failure::new(CONTAINER, record.failure.as_ref(), reason, message, now);
+    record.failure = Some(failure);
+    record.image = ImageState::Unknown;
+}
+
+fn started(record: &mut ContainerRecord, now: Timestamp) {
+    if record.state == ContainerState::Starting {
+        record.state = ContainerState::Running { started_at: now };
+        record.failure = None;
+    }
+}
+
+fn fail_start(record: &mut ContainerRecord, reason: Waiting, message: String, now: Timestamp) {
+    if record.state == ContainerState::Starting {
+        record.state = ContainerState::Waiting;
+        fail(record, reason, message, now);
+    }
+}
+
+/// What the agent's own stop ended was interrupted: that is not an exit of the program.
+fn ended(observed: &mut Observed, container: &str, attempt: u32, mut exit: Exit) {
+    if observed.shutdown && !observed.is_over_by_wish() && !exit.cause.is_own() {
+        exit.cause = Cause::Lost;
+    }
+    with(observed, container, |record| {
+        if record.attempt == attempt && record.state.is_active() {
+            record.state = ContainerState::Terminated(exit);
+            record.image = ImageState::Unknown;
+        }
+    });
+}
+
+fn mounted(observed: &mut Observed) {
+    observed.volumes = Volumes::Mounted;
+    observed.mount_failure = None;
+}
+
+fn fail_mount(observed: &mut Observed, message: String, now: Timestamp) {
+    let before = observed.mount_failure.as_ref();
+    observed.mount_failure = Some(Failure::new(MOUNT, before, Waiting::ContainerCreating, message, now));
+    observed.volumes = Volumes::Unmounted;
+}
+
+fn fail_delete(observed: &mut Observed, now: Timestamp) {
+    observed.deletion = Deletion::Idle;
+    observed.deletion_backoff = Some(Backoff::next(MOUNT, observed.deletion_backoff, now, now));
+}
+
+fn show_waits(observed: &mut Observed, now: Timestamp) {
+    for failure in observed.containers.iter_mut().filter_map(|record| record.failure.as_mut()) {
+        failure.waits |= failure.reason.is_pull() && failure.next_look() <= now;
+    }
+}

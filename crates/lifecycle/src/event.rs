@@ -1,0 +1,174 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::reasons::Waiting;
+use crate::{Admission, Exit, ImageKind, LocalImage};
+
+/// What the worker should begin now. Beginning it is an [`Event::Began`]; how it ended is another event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Make the pod's volumes.
+    Mount,
+    /// Find, or pull, and prepare a container's image.
+    Fetch {
+        /// The container.
+        container: String,
+    },
+    /// Give up a fetch; no event of it follows.
+    Abandon {
+        /// The container.
+        container: String,
+    },
+    /// Start a run of a container.
+    Start {
+        /// The container.
+        container: String,
+        /// The number of the run.
+        attempt: u32,
+    },
+    /// Ask a container to stop, or to stop sooner than it was asked before.
+    Stop {
+        /// The container.
+        container: String,
+        /// How long it has before it is killed.
+        grace: Duration,
+    },
+    /// Take down volumes and root file systems; logs stay.
+    Unmount,
+    /// Delete the object, with grace 0 and its UID as precondition.
+    Delete,
+    /// Remove all that is left of the pod on this node. Nothing follows.
+    Forget,
+}
+
+/// Whatever happens to a pod.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The object changed.
+    Wished(Arc<Pod>),
+    /// The object is gone.
+    Removed,
+    /// The agent is about to end.
+    ShutDown,
+    /// The node has judged the pod.
+    Judged(Admission),
+    /// An action was begun.
+    Began(Action),
+    /// The volumes are there.
+    Mounted,
+    /// A volume could not be made.
+    MountFailed {
+        /// Which one and why.
+        message: String,
+    },
+    /// The image is not here: a pull began.
+    PullBegan {
+        /// The container.
+        container: String,
+    },
+    /// Some pull secrets could not be read; the pull goes on without them.
+    PullSecretsMissing {
+        /// The secrets' names.
+        names: Vec<String>,
+    },
+    /// The image is ready to start.
+    Fetched {
+        /// The container.
+        container: String,
+        /// The image.
+        image: Box<LocalImage>,
+        /// What it holds.
+        kind: ImageKind,
+        /// How it came here; `None` when it was here already.
+        pull: Option<PullTime>,
+    },
+    /// The image cannot be had or made ready.
+    FetchFailed {
+        /// The container.
+        container: String,
+        /// The reason as Kubernetes names it.
+        reason: Waiting,
+        /// What failed.
+        message: String,
+    },
+    /// A run began.
+    Started {
+        /// The container.
+        container: String,
+    },
+    /// A run could not begin.
+    StartFailed {
+        /// The container.
+        container: String,
+        /// The reason as Kubernetes names it.
+        reason: Waiting,
+        /// What failed.
+        message: String,
+    },
+    /// A run ended.
+    Exited {
+        /// The container.
+        container: String,
+        /// The number of the run.
+        attempt: u32,
+        /// How it ended.
+        exit: Exit,
+    },
+    /// Volumes and root file systems are gone.
+    Unmounted,
+    /// The API server has acknowledged a status.
+    Published {
+        /// Whether it shows a terminal phase.
+        terminal: bool,
+    },
+    /// The API server has accepted the deletion, or the object was gone before.
+    Deleted,
+    /// The deletion failed.
+    DeleteFailed,
+    /// A time came that [`crate::plan`] asked to be woken at.
+    Woke,
+}
+
+/// How long a pull took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PullTime {
+    /// From the first byte asked for to the last stored.
+    pub pulling: Duration,
+    /// The same and the wait for other pulls before it.
+    pub waiting: Duration,
+}
+
+/// What [`crate::plan`] wants: things to begin, and when to ask again though nothing happens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// To begin now, in this order.
+    pub actions: Vec<Action>,
+    /// When to plan again at the latest.
+    pub wake: Option<Timestamp>,
+}
+
+impl Plan {
+    pub(crate) fn act(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+
+    /// Acts now, or asks to be woken when the time has come.
+    pub(crate) fn act_after(
+        &mut self,
+        time: Option<Timestamp>,
+        now: Timestamp,
+        action: impl FnOnce() -> Action,
+    ) {
+        match time.filter(|time| *time > now) {
+            Some(time) => self.wake_at(time),
+            None => self.act(action()),
+        }
+    }
+
+    pub(crate) fn wake_at(&mut self, time: Timestamp) {
+        self.wake = Some(self.wake.map_or(time, |wake| wake.min(time)));
+    }
+}

@@ -1,0 +1,171 @@
+use std::time::Duration;
+
+use crate::event::{Action, Event, PullTime};
+use crate::reasons::Waiting;
+use crate::{Admission, ContainerState, LocalImage, Observed, Wish};
+
+/// One Event to write about a pod, in the kubelet's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// Whether it reports something that is wrong.
+    pub is_warning: bool,
+    /// One word, such as `Pulled`.
+    pub reason: String,
+    /// The sentence for people.
+    pub message: String,
+    /// The container it is about; the whole pod when `None`.
+    pub container: Option<String>,
+}
+
+impl Notice {
+    fn of_pod(is_warning: bool, reason: &str, message: String) -> Self {
+        Self { is_warning, reason: reason.to_owned(), message, container: None }
+    }
+
+    fn normal(container: &str, reason: &str, message: impl Into<String>) -> Self {
+        Self {
+            is_warning: false,
+            reason: reason.to_owned(),
+            message: message.into(),
+            container: Some(container.to_owned()),
+        }
+    }
+
+    fn warning(container: &str, reason: &str, message: impl Into<String>) -> Self {
+        Self { is_warning: true, ..Self::normal(container, reason, message) }
+    }
+}
+
+/// What people are told of `event`, when it was just folded into `observed`.
+#[must_use]
+pub fn notices(observed: &Observed, event: &Event) -> Vec<Notice> {
+    let image = |container: &str| {
+        observed.pod.container(container).and_then(|declared| declared.image.clone()).unwrap_or_default()
+    };
+    match event {
+        Event::Judged(admission) => judged(observed, admission),
+        Event::MountFailed { message } => vec![Notice::of_pod(true, "FailedMount", message.clone())],
+        Event::PullSecretsMissing { names } => vec![Notice::of_pod(
+            true,
+            "FailedToRetrieveImagePullSecret",
+            format!(
+                "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
+                names.join(", ")
+            ),
+        )],
+        Event::PullBegan { container } => {
+            vec![Notice::normal(container, "Pulling", format!("Pulling image {:?}", image(container)))]
+        }
+        Event::Fetched { container, image: local, pull, .. } => {
+            vec![Notice::normal(container, "Pulled", pulled(&image(container), local, *pull))]
+        }
+        Event::FetchFailed { container, reason, message } => {
+            fetch_failed(container, &image(container), *reason, message)
+        }
+        Event::Woke => backed_off(observed, &image),
+        Event::Started { container } => vec![
+            Notice::normal(container, "Created", "Container created"),
+            Notice::normal(container, "Started", "Container started"),
+        ],
+        Event::StartFailed { container, message, .. } => {
+            vec![Notice::warning(container, "Failed", format!("Error: {message}"))]
+        }
+        Event::Began(Action::Stop { container, .. }) => {
+            vec![Notice::normal(container, "Killing", format!("Stopping container {container}"))]
+        }
+        Event::Exited { container, .. } => crash_loop(observed, container),
+        _ => Vec::new(),
+    }
+}
+
+fn judged(observed: &Observed, admission: &Admission) -> Vec<Notice> {
+    match admission {
+        Admission::Refused { reason, message } => vec![Notice::of_pod(true, reason, message.clone())],
+        Admission::Admitted => observed
+            .unsupported()
+            .map(|message| Notice::of_pod(true, "Failed", format!("Error: {message}")))
+            .into_iter()
+            .collect(),
+        Admission::Awaited => Vec::new(),
+    }
+}
+
+fn pulled(name: &str, image: &LocalImage, pull: Option<PullTime>) -> String {
+    match pull {
+        None => format!("Container image {name:?} already present on machine and can be accessed by the pod"),
+        Some(time) => format!(
+            "Successfully pulled image {name:?} in {} ({} including waiting). Image size: {} bytes.",
+            go_duration(time.pulling),
+            go_duration(time.waiting),
+            image.size
+        ),
+    }
+}
+
+/// A duration with three digits at most, as Go's `Duration.Truncate(time.Millisecond)` prints it below a minute.
+fn go_duration(duration: Duration) -> String {
+    let milliseconds = duration.as_millis();
+    if milliseconds < 1_000 {
+        return format!("{milliseconds}ms");
+    }
+    let seconds = duration.as_secs();
+    let fraction = format!("{}.{:03}", seconds % 60, milliseconds % 1_000);
+    let fraction = fraction.trim_end_matches('0').trim_end_matches('.');
+    if seconds < 60 { format!("{fraction}s") } else { format!("{}m{fraction}s", seconds / 60) }
+}
+
+fn fetch_failed(container: &str, image: &str, reason: Waiting, message: &str) -> Vec<Notice> {
+    match reason {
+        Waiting::InvalidImageName => vec![
+            Notice::warning(
+                container,
+                "InspectFailed",
+                format!("Failed to apply default image tag {image:?}: {message}"),
+            ),
+            Notice::warning(container, "Failed", format!("Error: {}", reason.as_str())),
+        ],
+        Waiting::ErrImageNeverPull => vec![
+            Notice::warning(container, reason.as_str(), message),
+            Notice::warning(container, "Failed", format!("Error: {}", reason.as_str())),
+        ],
+        reason if reason.is_pull() => vec![
+            Notice::warning(container, "Failed", format!("Failed to pull image {image:?}: {message}")),
+            Notice::warning(container, "Failed", format!("Error: {}", reason.as_str())),
+        ],
+        _ => vec![Notice::warning(container, "Failed", format!("Error: {message}"))],
+    }
+}
+
+fn backed_off(observed: &Observed, image: &impl Fn(&str) -> String) -> Vec<Notice> {
+    let waiting = observed
+        .containers
+        .iter()
+        .filter(|container| container.failure.as_ref().is_some_and(|failure| failure.waits));
+    waiting
+        .flat_map(|container| {
+            let name = &container.name;
+            [
+                Notice::normal(name, "BackOff", format!("Back-off pulling image {:?}", image(name))),
+                Notice::warning(name, "Failed", "Error: ImagePullBackOff"),
+            ]
+        })
+        .collect()
+}
+
+fn crash_loop(observed: &Observed, name: &str) -> Vec<Notice> {
+    let waits = observed.container(name).is_some_and(|container| match &container.state {
+        ContainerState::Terminated(exit) => {
+            observed.restarts(exit) && container.restart_at(exit) > exit.finished_at
+        }
+        _ => false,
+    });
+    if !waits || observed.is_ending() {
+        return Vec::new();
+    }
+    let pod = observed.pod.identity();
+    let message = format!(
+        "Back-off restarting failed container {name} in pod {}_{}({})",
+        pod.name, pod.namespace, pod.uid
+    );
+    vec![Notice::warning(name, "BackOff", message)]
+}

@@ -1,0 +1,122 @@
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
+
+use crate::status::{Phase, time};
+use crate::{Admission, Cause, ContainerState, Observed, RestartPolicy, Volumes, Wish};
+
+/// What a condition says, without its times.
+struct Statement {
+    kind: &'static str,
+    holds: bool,
+    reason: Option<&'static str>,
+    message: Option<String>,
+}
+
+impl Statement {
+    fn plain(kind: &'static str, holds: bool) -> Self {
+        Self { kind, holds, reason: None, message: None }
+    }
+}
+
+pub(super) fn of(observed: &Observed, phase: Phase, before: &PodStatus, now: Timestamp) -> Vec<PodCondition> {
+    let mut statements = vec![Statement::plain("PodScheduled", true)];
+    if !matches!(observed.admission, Admission::Refused { .. }) {
+        statements.extend(disruption_target(observed, phase));
+        statements.push(Statement::plain("PodReadyToStartContainers", is_ready_to_start(observed)));
+        statements.push(initialized(phase));
+        statements.push(ready(observed, phase));
+        statements.push(containers_ready("ContainersReady", observed, phase));
+    }
+    statements.into_iter().map(|statement| condition(statement, observed, before, now)).collect()
+}
+
+fn condition(statement: Statement, observed: &Observed, before: &PodStatus, now: Timestamp) -> PodCondition {
+    let status = if statement.holds { "True" } else { "False" };
+    let earlier = before.conditions.iter().flatten().find(|condition| condition.type_ == statement.kind);
+    let unchanged_since = earlier
+        .filter(|condition| condition.status == status)
+        .and_then(|condition| condition.last_transition_time.clone());
+    PodCondition {
+        type_: statement.kind.to_owned(),
+        status: status.to_owned(),
+        reason: statement.reason.map(ToOwned::to_owned),
+        message: statement.message,
+        last_transition_time: Some(unchanged_since.unwrap_or_else(|| time(now))),
+        last_probe_time: None,
+        observed_generation: observed.pod.metadata.generation,
+    }
+}
+
+fn is_ready_to_start(observed: &Observed) -> bool {
+    observed.volumes == Volumes::Mounted && !observed.is_terminal()
+}
+
+fn initialized(phase: Phase) -> Statement {
+    let reason = (phase == Phase::Succeeded).then_some("PodCompleted");
+    Statement { reason, ..Statement::plain("Initialized", true) }
+}
+
+fn ready(observed: &Observed, phase: Phase) -> Statement {
+    let containers = containers_ready("Ready", observed, phase);
+    match unmet_gate(observed) {
+        Some(message) if containers.holds => Statement {
+            holds: false,
+            reason: Some("ReadinessGatesNotReady"),
+            message: Some(message),
+            ..containers
+        },
+        _ => containers,
+    }
+}
+
+fn unmet_gate(observed: &Observed) -> Option<String> {
+    let spec = observed.pod.spec.as_ref()?;
+    let conditions = || observed.pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    spec.readiness_gates.iter().flatten().find_map(|gate| {
+        let kind = &gate.condition_type;
+        match conditions().find(|condition| condition.type_ == *kind) {
+            None => Some(format!("corresponding condition of pod readiness gate {kind:?} does not exist.")),
+            Some(condition) if condition.status != "True" => Some(format!(
+                "the status of pod readiness gate {kind:?} is not \"True\", but {}",
+                condition.status
+            )),
+            Some(_) => None,
+        }
+    })
+}
+
+fn containers_ready(kind: &'static str, observed: &Observed, phase: Phase) -> Statement {
+    let not_ready = |reason, message| Statement { kind, holds: false, reason: Some(reason), message };
+    match phase {
+        Phase::Succeeded => return not_ready("PodCompleted", None),
+        Phase::Failed => return not_ready("PodFailed", None),
+        Phase::Pending | Phase::Running => {}
+    }
+    let unready: Vec<&str> = observed
+        .containers
+        .iter()
+        .filter(|container| !super::containers::is_ready(container))
+        .map(|container| container.name.as_str())
+        .collect();
+    if unready.is_empty() {
+        Statement::plain(kind, true)
+    } else {
+        let message = format!("containers with unready status: [{}]", unready.join(" "));
+        not_ready("ContainersNotReady", Some(message))
+    }
+}
+
+/// What the agent interrupted and may not start again was not the program's fault: a Job's `podFailurePolicy` can
+/// ignore it.
+fn disruption_target(observed: &Observed, phase: Phase) -> Option<Statement> {
+    let interrupted = observed.containers.iter().any(
+        |container| matches!(&container.state, ContainerState::Terminated(exit) if exit.cause == Cause::Lost),
+    );
+    let final_loss = interrupted && phase == Phase::Failed && !observed.is_over_by_wish();
+    (final_loss && observed.pod.restart_policy() == RestartPolicy::Never).then(|| Statement {
+        kind: "DisruptionTarget",
+        holds: true,
+        reason: Some("TerminationByKubelet"),
+        message: Some("The node agent ended while the pod was running".to_owned()),
+    })
+}

@@ -1,0 +1,188 @@
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    Container, ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated,
+    ContainerStateWaiting, ContainerStatus, VolumeMountStatus,
+};
+
+use crate::reasons::{self, Waiting};
+use crate::status::time;
+use crate::{Cause, ContainerId, ContainerRecord, ContainerState, Exit, Observed, Wish};
+
+/// The most bytes that all termination messages of a pod may have.
+const MESSAGES: usize = 12 * 1024;
+/// The most bytes that one of them may have.
+const MESSAGE: usize = 4 * 1024;
+
+/// The statuses of all containers, sorted by name as the kubelet does.
+pub(super) fn of(observed: &Observed) -> Vec<ContainerStatus> {
+    let mut statuses: Vec<ContainerStatus> =
+        observed.containers.iter().map(|container| container_status(observed, container)).collect();
+    statuses.sort_by(|a, b| a.name.cmp(&b.name));
+    statuses
+}
+
+/// A container without a readiness probe is ready while it runs.
+pub(super) fn is_ready(container: &ContainerRecord) -> bool {
+    matches!(container.state, ContainerState::Running { .. } | ContainerState::Stopping { .. })
+}
+
+fn container_status(observed: &Observed, container: &ContainerRecord) -> ContainerStatus {
+    let declared = observed.pod.container(&container.name);
+    let (state, last) = states(observed, container);
+    ContainerStatus {
+        name: container.name.clone(),
+        state: Some(state),
+        last_state: last,
+        ready: is_ready(container),
+        started: Some(is_ready(container)),
+        restart_count: i32::try_from(container.restart_count()).unwrap_or(i32::MAX),
+        image: image(container, declared),
+        image_id: container.ran.as_ref().map(|image| image.repo_digest.clone()).unwrap_or_default(),
+        container_id: has_run(container).then(|| id(observed, container, container.restart_count())),
+        volume_mounts: declared.and_then(volume_mounts),
+        resources: declared.and_then(|declared| declared.resources.clone()),
+        allocated_resources: declared
+            .and_then(|declared| declared.resources.as_ref())
+            .and_then(|resources| resources.requests.clone()),
+        ..ContainerStatus::default()
+    }
+}
+
+fn image(container: &ContainerRecord, declared: Option<&Container>) -> String {
+    let wished = || declared.and_then(|declared| declared.image.clone());
+    container.ran.as_ref().map(|image| image.reference.clone()).or_else(wished).unwrap_or_default()
+}
+
+fn volume_mounts(declared: &Container) -> Option<Vec<VolumeMountStatus>> {
+    let mounts = declared.volume_mounts.as_ref()?;
+    let status = |mount: &k8s_openapi::api::core::v1::VolumeMount| VolumeMountStatus {
+        name: mount.name.clone(),
+        mount_path: mount.mount_path.clone(),
+        read_only: mount.read_only,
+        ..VolumeMountStatus::default()
+    };
+    Some(mounts.iter().map(status).collect())
+}
+
+fn has_run(container: &ContainerRecord) -> bool {
+    container.last.is_some() || !matches!(container.state, ContainerState::Waiting | ContainerState::Starting)
+}
+
+fn id(observed: &Observed, container: &ContainerRecord, attempt: u32) -> String {
+    let id = ContainerId::of(&observed.uid(), &container.name, attempt);
+    format!("{}://{id}", observed.host.runtime)
+}
+
+/// The state shown, and the last one.
+fn states(observed: &Observed, container: &ContainerRecord) -> (ApiState, Option<ApiState>) {
+    let attempt = container.attempt;
+    let last = || {
+        container.last.as_ref().map(|exit| terminated(observed, container, attempt.saturating_sub(1), exit))
+    };
+    match &container.state {
+        ContainerState::Running { started_at } | ContainerState::Stopping { started_at, .. } => {
+            (running(*started_at), last())
+        }
+        ContainerState::Terminated(exit) => {
+            let ended = terminated(observed, container, attempt, exit);
+            match awaited(observed, container, exit) {
+                Some(waiting) => (waiting, Some(ended)),
+                None => (ended, last()),
+            }
+        }
+        ContainerState::Waiting | ContainerState::Starting if observed.is_terminal() => {
+            (container.last.as_ref().map_or_else(never_ran, |_| last().unwrap_or_default()), None)
+        }
+        ContainerState::Waiting | ContainerState::Starting => (waiting(observed, container), last()),
+    }
+}
+
+/// What a container that ended waits for before it starts again; `None` while it does not wait.
+fn awaited(observed: &Observed, container: &ContainerRecord, exit: &Exit) -> Option<ApiState> {
+    if observed.is_ending() || !observed.restarts(exit) {
+        return None;
+    }
+    if container.failure.is_some() {
+        return Some(waiting(observed, container));
+    }
+    let delay = container.restart_at(exit).duration_since(exit.finished_at);
+    let pod = observed.pod.identity();
+    (!delay.is_zero()).then(|| {
+        let message = format!(
+            "back-off {} restarting failed container={} pod={}_{}({})",
+            go_duration(delay.as_secs()),
+            container.name,
+            pod.name,
+            pod.namespace,
+            pod.uid
+        );
+        waits(Waiting::CrashLoopBackOff, Some(message))
+    })
+}
+
+/// A duration as Go prints it: `10s`, `1m20s`, `5m0s`.
+fn go_duration(seconds: i64) -> String {
+    match (seconds / 60, seconds % 60) {
+        (0, seconds) => format!("{seconds}s"),
+        (minutes, seconds) => format!("{minutes}m{seconds}s"),
+    }
+}
+
+fn waiting(observed: &Observed, container: &ContainerRecord) -> ApiState {
+    if let Some(message) = observed.unsupported() {
+        return waits(Waiting::CreateContainerConfigError, Some(message));
+    }
+    match &container.failure {
+        Some(failure) if failure.waits => {
+            let image =
+                observed.pod.container(&container.name).and_then(|declared| declared.image.as_deref());
+            let image = image.unwrap_or_default();
+            let (reason, message) = (failure.reason.as_str(), &failure.message);
+            let message = format!("Back-off pulling image {image:?}: {reason}: {message}");
+            waits(Waiting::ImagePullBackOff, Some(message))
+        }
+        Some(failure) => waits(failure.reason, Some(failure.message.clone())),
+        None => waits(Waiting::ContainerCreating, None),
+    }
+}
+
+fn waits(reason: Waiting, message: Option<String>) -> ApiState {
+    let waiting = ContainerStateWaiting { reason: Some(reason.as_str().to_owned()), message };
+    ApiState { waiting: Some(waiting), ..ApiState::default() }
+}
+
+fn running(started_at: Timestamp) -> ApiState {
+    let running = ContainerStateRunning { started_at: Some(time(started_at)) };
+    ApiState { running: Some(running), ..ApiState::default() }
+}
+
+fn terminated(observed: &Observed, container: &ContainerRecord, attempt: u32, exit: &Exit) -> ApiState {
+    let budget = MESSAGE.min(MESSAGES / observed.containers.len().max(1));
+    let lost = || (exit.cause == Cause::Lost).then(|| reasons::LOST_MESSAGE.to_owned());
+    let terminated = ContainerStateTerminated {
+        exit_code: exit.cause.exit_code(),
+        reason: Some(reasons::terminated(exit.cause).to_owned()),
+        message: exit.message.as_deref().map(|text| shortened(text, budget)).or_else(lost),
+        started_at: Some(time(exit.started_at)),
+        finished_at: Some(time(exit.finished_at)),
+        container_id: Some(id(observed, container, attempt)),
+        signal: None,
+    };
+    ApiState { terminated: Some(terminated), ..ApiState::default() }
+}
+
+/// A container of an ended pod that never ran.
+fn never_ran() -> ApiState {
+    let terminated = ContainerStateTerminated {
+        exit_code: Cause::Lost.exit_code(),
+        reason: Some(reasons::CONTAINER_STATUS_UNKNOWN.to_owned()),
+        message: Some(reasons::LOST_MESSAGE.to_owned()),
+        ..ContainerStateTerminated::default()
+    };
+    ApiState { terminated: Some(terminated), ..ApiState::default() }
+}
+
+/// The text, cut at the last whole character within so many bytes.
+fn shortened(text: &str, bytes: usize) -> String {
+    text[..text.floor_char_boundary(bytes)].to_owned()
+}

@@ -1,0 +1,53 @@
+use crate::{Cause, ContainerState, Observed};
+
+/// The phase of a pod.
+///
+/// <https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-phase>
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Not all containers have run.
+    Pending,
+    /// All containers have run, and something runs or will run again.
+    Running,
+    /// All containers ended with code 0, for good.
+    Succeeded,
+    /// All containers ended for good, not all with code 0; or the pod never ran.
+    Failed,
+}
+
+impl Phase {
+    /// The phase as the API writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Running => "Running",
+            Self::Succeeded => "Succeeded",
+            Self::Failed => "Failed",
+        }
+    }
+
+    /// Whether nothing of the pod runs again.
+    #[must_use]
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed)
+    }
+}
+
+pub(super) fn of(observed: &Observed) -> Phase {
+    if observed.is_terminal() {
+        return if has_succeeded(observed) { Phase::Succeeded } else { Phase::Failed };
+    }
+    let has_all_run = observed.containers.iter().all(|container| match container.state {
+        ContainerState::Waiting | ContainerState::Starting => container.last.is_some(),
+        _ => true,
+    });
+    if has_all_run { Phase::Running } else { Phase::Pending }
+}
+
+fn has_succeeded(observed: &Observed) -> bool {
+    observed.containers.iter().all(|container| match &container.state {
+        ContainerState::Terminated(exit) => exit.cause == Cause::Exited(0),
+        _ => false,
+    }) && !observed.containers.is_empty()
+}
