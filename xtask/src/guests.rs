@@ -7,9 +7,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
 
 use anyhow::{Context as _, bail};
+use coracle_testing::target_dir;
+
+use crate::progress::step;
 
 /// Guest programs, built.
 #[derive(Debug)]
@@ -23,38 +25,24 @@ pub(crate) struct Guests {
 /// Rust programs come as a wasip1 module and as a wasip2 component, Go programs as a wasip1 module; text modules
 /// (`crates/guests/wat`) are what they say. Fails with the lines that help when a toolchain is missing.
 pub(crate) fn build(root: &Path) -> anyhow::Result<Guests> {
-    let target = target_directory(root)?;
+    let target = target_dir();
     let dir = target.join("guests");
     let scratch = dir.join("build");
     fs::create_dir_all(&scratch).with_context(|| format!("cannot create {}", scratch.display()))?;
 
-    timed("text modules", || assemble(&root.join("crates/guests/wat"), &dir))?;
+    step("guests: text modules", || assemble(&root.join("crates/guests/wat"), &dir))?;
     for program in demos_with(root, "go.mod")? {
-        timed(&program.display().to_string(), || build_go(&root.join(&program), &scratch, &dir))?;
+        step(&format!("guests: {}", program.display()), || build_go(&root.join(&program), &scratch, &dir))?;
     }
     let mut programs = vec![PathBuf::from("crates/guests/rust")];
     programs.extend(demos_with(root, "Cargo.toml")?);
     let toolchain = rust::Toolchain::find(root, &target)?;
     for platform in rust::PLATFORMS {
-        timed(&format!("Rust programs for {}", platform.triple), || {
+        step(&format!("guests: Rust for {}", platform.triple), || {
             programs.iter().try_for_each(|program| toolchain.build(platform, &root.join(program), &dir))
         })?;
     }
     Ok(Guests { dir })
-}
-
-/// Where cargo builds: `CARGO_TARGET_DIR`, else `target` under the root.
-fn target_directory(root: &Path) -> io::Result<PathBuf> {
-    let chosen = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    std::path::absolute(chosen)
-}
-
-fn timed<T>(what: &str, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
-    let begun = Instant::now();
-    eprint!("guests: {what} … ");
-    let result = work();
-    eprintln!("{:.1} s", begun.elapsed().as_secs_f64());
-    result.with_context(|| format!("cannot build {what}"))
 }
 
 /// The demos (as paths relative to the root, in order) whose folder holds `marker`.

@@ -1,5 +1,5 @@
 ;; Prints the file that argv[2] names, relative to the preopened directory whose guest path is argv[1] (exactly as it is
-;; mounted); ends with exit code 1 when there is no such directory, else with WASI's error number plus 100 on an error.
+;; mounted); ends with exit code 1 when there is no such directory, else with WASI's error number plus 10 on an error.
 (module
   (import "wasi_snapshot_preview1" "args_sizes_get" (func $args_sizes_get (param i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "args_get" (func $args_get (param i32 i32) (result i32)))
@@ -13,7 +13,7 @@
   ;; Page 0: small results, argv at 256. Page 1: the arguments. Page 2: a directory's name. Page 3: the file's bytes.
   (memory (export "memory") 4)
   (func $check (param $errno i32)
-    (if (local.get $errno) (then (call $proc_exit (i32.add (i32.const 100) (local.get $errno))))))
+    (if (local.get $errno) (then (call $proc_exit (i32.add (i32.const 10) (local.get $errno))))))
   (func $length (param $text i32) (result i32)
     (local $end i32)
     (local.set $end (local.get $text))

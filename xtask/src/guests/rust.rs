@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use serde::Deserialize;
 
 use super::install;
+use crate::progress::step;
 
 /// A WASI target, and what the names of its programs end in.
 #[derive(Debug)]
@@ -46,7 +47,9 @@ impl Toolchain {
         }
         let folder = target.join(UNPACKED);
         if !folder.exists() {
-            unpack(root, &folder)?;
+            step("guests: unpacking a Rust toolchain (once; the active one lacks a WASI target)", || {
+                unpack(root, &folder)
+            })?;
         }
         Ok(Self { target, unpacked: Some(folder) })
     }
@@ -117,7 +120,6 @@ fn active_toolchain_has(triple: &str) -> bool {
 }
 
 fn unpack(root: &Path, folder: &Path) -> anyhow::Result<()> {
-    eprintln!("guests: the active Rust toolchain lacks a WASI target; unpacking one of Debian's (once)");
     let status = Command::new(root.join("crates/guests/toolchain.sh"))
         .arg(folder)
         .stdin(Stdio::null())
