@@ -1,3 +1,56 @@
-//! The commands of the README.
+//! The commands of the README: everything that is more than one line of cargo.
 
-fn main() {}
+mod bench;
+mod cargo;
+mod check;
+mod demo;
+mod guests;
+mod prerequisites;
+mod progress;
+mod stage;
+mod test;
+
+use clap::{Parser, Subcommand};
+use coracle_testing::{tools, workspace};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The commands of the Coracle workspace")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Shows Coracle at work on a real control plane, and stays until Ctrl-C.
+    Demo {
+        /// Exit after showing: 0 if everything that was shown is right.
+        #[arg(long)]
+        once: bool,
+    },
+    /// Installs what the tests need and runs every check and test, as CI does.
+    Test,
+    /// Checks format, lints and licences; builds nothing that runs.
+    Check,
+    /// Builds the control plane, the registry and kubectl from their Go modules.
+    Tools,
+    /// Builds the guest programs.
+    Guests,
+    /// Measures how fast pods become Running, and what each of them costs.
+    Bench {
+        /// How many pods to run, once for each number.
+        #[arg(long, value_delimiter = ',', default_value = "100,400")]
+        pods: Vec<usize>,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Command::Demo { once } => demo::run(once),
+        Command::Test => test::run(),
+        Command::Check => check::run(),
+        Command::Tools => Ok(tools::build(progress::say)?),
+        Command::Guests => guests::build(workspace()).map(drop),
+        Command::Bench { pods } => bench::run(&pods),
+    }
+}

@@ -67,7 +67,7 @@ impl ClusterBuilder {
     /// # Errors
     /// As [`Cluster::start`].
     pub async fn start(self) -> anyhow::Result<Cluster> {
-        Cluster::start_with(self.0).await
+        Box::pin(Cluster::start_with(self.0)).await
     }
 }
 

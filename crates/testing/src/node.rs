@@ -1,7 +1,6 @@
 //! A Coracle node that joins a cluster, as a process of its own.
 
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -171,7 +170,7 @@ fn arguments(options: &NodeOptions, identity: &NodeIdentity, port: u16, root: &P
 
 /// Starts the process and waits until it has made its Node object Ready.
 async fn joined(api: &Api<NodeObject>, launch: &Launch) -> anyhow::Result<Process> {
-    let mut seen = pin!(watch_object(api.clone(), &launch.name).default_backoff());
+    let mut seen = Box::pin(watch_object(api.clone(), &launch.name).default_backoff());
     let before = first(&mut seen).await?;
     let process = Process::spawn(launch)?;
     let limit = tokio::time::sleep(READY_LIMIT);

@@ -22,7 +22,8 @@ const GATE: &str = r#"read -r go && exec "$0" "$@" </dev/null"#;
 const PROXIES: [&str; 6] =
     ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"];
 
-const TAIL_LINES: usize = 30;
+/// Enough for a backtrace and the line above it.
+const TAIL_LINES: usize = 100;
 
 /// What to start.
 #[derive(Clone)]

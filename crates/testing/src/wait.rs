@@ -1,7 +1,6 @@
 //! Waiting for objects of the API, by watching them, never longer than the caller allows.
 
 use std::fmt::Debug;
-use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::bail;
@@ -64,7 +63,8 @@ async fn seen<K>(
 where
     K: Resource + Clone + Debug + Serialize + DeserializeOwned + Send + 'static,
 {
-    let mut watch = pin!(watch_object(api, name).default_backoff());
+    // On the heap: callers await this within futures of their own.
+    let mut watch = Box::pin(watch_object(api, name).default_backoff());
     let mut last = "nothing was seen of it".to_owned();
     let watching = async {
         while let Some(item) = watch.next().await {

@@ -1,17 +1,11 @@
 //! What a killed process had started is gone soon after it.
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(20);
-
-/// The example beside this test: cargo builds both.
-fn owner() -> PathBuf {
-    let test = std::env::current_exe().expect("a test knows its program");
-    test.ancestors().nth(2).expect("a test lies in deps").join("examples/owner")
-}
 
 fn process_exists(id: &str) -> bool {
     Path::new("/proc").join(id).exists()
@@ -19,7 +13,8 @@ fn process_exists(id: &str) -> bool {
 
 #[tokio::test]
 async fn a_killed_process_leaves_neither_processes_nor_folders() {
-    let mut child = Command::new(owner()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        Command::new(env!("CARGO_BIN_EXE_coracle-testing-owner")).stdout(Stdio::piped()).spawn().unwrap();
     let lines: Vec<String> = BufReader::new(child.stdout.take().unwrap())
         .lines()
         .map(Result::unwrap)

@@ -1,0 +1,82 @@
+//! `cargo xtask bench`: how fast pods of a sleeping Rust program become Running through the scheduler, and what each
+//! costs the agent. It says what it measured; it judges nothing.
+
+use anyhow::Context;
+use coracle_testing::Cluster;
+
+use crate::prerequisites;
+use crate::progress::{say, wait};
+use crate::stage::{Built, MANIFEST_REGISTRY, Stage, TAG};
+
+mod agent;
+mod load;
+
+use agent::Usage;
+use load::{Image, Started};
+
+/// The sleeping guest.
+const IMAGE: &str = "sleep-rust";
+const NODE: &str = "coracle-bench";
+
+/// A node's range must have more addresses than the largest load has pods.
+const NODE_CIDR_MASK_SIZE: u8 = 18;
+
+/// What one load came to.
+struct Row {
+    pods: usize,
+    started: Started,
+    before: Usage,
+    after: Usage,
+}
+
+/// Runs one load after the other, each on a cluster of its own, and prints a table.
+pub(crate) fn run(loads: &[usize]) -> anyhow::Result<()> {
+    prerequisites::for_demo()?;
+    let built = Built::all()?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let rows: Vec<_> = loads
+        .iter()
+        .map(|&pods| runtime.block_on(measure(&built, pods)).with_context(|| format!("{pods} pods")))
+        .collect::<Result<_, _>>()?;
+    print(&rows);
+    Ok(())
+}
+
+/// The image is pulled and compiled by one pod before: every figure is that of a warm node.
+async fn measure(built: &Built, pods: usize) -> anyhow::Result<Row> {
+    let cluster = Cluster::builder().fast_limits().node_cidr_mask_size(NODE_CIDR_MASK_SIZE);
+    let stage = Stage::start(built, cluster, NODE, &[IMAGE.to_owned()]).await?;
+    let reference = format!("{IMAGE}:{TAG}");
+    let image = Image(stage.registry.image(&reference));
+    wait("warming up with one pod", load::run(&stage.cluster, &image, 1)).await?;
+    let agent = stage.node.process_id();
+    let before = Usage::of(agent)?;
+    let what = format!("{pods} pods from {} clients", load::CLIENTS);
+    let started = wait(&what, load::run(&stage.cluster, &image, pods)).await;
+    let after = Usage::of(agent)?;
+    let started = started.with_context(|| stage.node.log().unwrap_or_default())?;
+    stage.close().await?;
+    Ok(Row { pods, started, before, after })
+}
+
+fn print(rows: &[Row]) {
+    say(&format!(
+        "\nCreate→Running as one watcher sees it; image {MANIFEST_REGISTRY}{IMAGE}, pulled and compiled before; \
+         CPU and resident memory are the agent's growth divided by the pods.\n"
+    ));
+    println!("| pods | pods/s | p50 s | p99 s | CPU ms/pod | resident KiB/pod | agent resident MiB |");
+    println!("|---:|---:|---:|---:|---:|---:|---:|");
+    for row in rows {
+        let each = row.after.since(row.before, row.pods);
+        println!(
+            "| {} | {:.1} | {:.2} | {:.2} | {:.2} | {:.0} | {:.1} |",
+            row.pods,
+            row.started.per_second(),
+            row.started.percentile(50).as_secs_f64(),
+            row.started.percentile(99).as_secs_f64(),
+            each.cpu.as_secs_f64() * 1000.0,
+            each.resident_kib,
+            row.after.resident_kib / 1024.0,
+        );
+    }
+}

@@ -1,0 +1,64 @@
+//! What the agent's process has used, as the kernel counts it.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::Context;
+
+/// CPU time so far and resident memory now.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Usage {
+    pub(super) cpu: Duration,
+    pub(super) resident_kib: f64,
+}
+
+impl Usage {
+    pub(super) fn of(process: u32) -> anyhow::Result<Self> {
+        let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+        let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+        let ticks = cpu_ticks(&stat).context("no CPU time in /proc/PID/stat")?;
+        #[expect(clippy::cast_precision_loss, reason = "ticks and their rate are far below 2^52")]
+        let seconds = ticks as f64 / rustix::param::clock_ticks_per_second() as f64;
+        let resident_kib = resident(&status).context("no VmRSS in /proc/PID/status")?;
+        Ok(Self { cpu: Duration::from_secs_f64(seconds), resident_kib })
+    }
+
+    /// The growth since `earlier`, for each of `pods`.
+    pub(super) fn since(self, earlier: Self, pods: usize) -> Self {
+        let pods = u32::try_from(pods).unwrap_or(u32::MAX).max(1);
+        Self {
+            cpu: self.cpu.saturating_sub(earlier.cpu) / pods,
+            resident_kib: (self.resident_kib - earlier.resident_kib) / f64::from(pods),
+        }
+    }
+}
+
+/// User and system time: fields 14 and 15, counted after the name, which may contain anything.
+fn cpu_ticks(stat: &str) -> Option<u64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
+}
+
+fn resident(status: &str) -> Option<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_words_are_read() {
+        let stat = "7 (a ) b) S 1 7 7 0 -1 4194304 100 0 0 0 30 12 0 0 20 0 1 0 5 1 1";
+        assert_eq!(cpu_ticks(stat), Some(42));
+        assert_eq!(resident("Name:\tx\nVmRSS:\t  2048 kB\n"), Some(2048.0));
+    }
+
+    #[test]
+    fn this_process_has_used_something() {
+        assert!(Usage::of(std::process::id()).unwrap().resident_kib > 0.0);
+    }
+}

@@ -1,0 +1,162 @@
+//! Creating pods from several clients at once, and seeing when each of them runs.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use coracle_testing::Cluster;
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, ResourceExt};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+/// How many clients create pods at the same time.
+pub(super) const CLIENTS: usize = 8;
+
+const LIMIT: Duration = Duration::from_mins(5);
+
+/// The reference of the image to run.
+pub(super) struct Image(pub(super) String);
+
+/// When each pod's creation began, and when it was seen Running.
+pub(super) struct Started {
+    /// From creation to Running, shortest first.
+    delays: Vec<Duration>,
+    whole: Duration,
+}
+
+impl Started {
+    fn new(created: &HashMap<String, Instant>, running: &HashMap<String, Instant>) -> anyhow::Result<Self> {
+        let delay = |(name, at): (&String, &Instant)| Some(running.get(name)?.duration_since(*at));
+        let delays: Option<Vec<_>> = created.iter().map(delay).collect();
+        let mut delays = delays.context("a pod was never seen Running")?;
+        delays.sort_unstable();
+        let first = created.values().min().context("no pod was created")?;
+        let last = running.values().max().context("no pod ran")?;
+        Ok(Self { delays, whole: last.duration_since(*first) })
+    }
+
+    /// The delay that so many percent of the pods do not exceed.
+    pub(super) fn percentile(&self, percent: usize) -> Duration {
+        let rank = (self.delays.len() * percent).div_ceil(100);
+        self.delays.get(rank.saturating_sub(1)).copied().unwrap_or_default()
+    }
+
+    /// Pods by the time from the first creation to the last pod Running.
+    pub(super) fn per_second(&self) -> f64 {
+        let pods = u32::try_from(self.delays.len()).unwrap_or(u32::MAX);
+        f64::from(pods) / self.whole.as_secs_f64()
+    }
+}
+
+/// Runs so many pods in a namespace of their own. They are left running when there are several; one alone is a
+/// warm-up and is deleted.
+pub(super) async fn run(cluster: &Cluster, image: &Image, pods: usize) -> anyhow::Result<Started> {
+    let namespace = cluster.namespace().await?;
+    let api = Api::namespaced(cluster.admin().await?, &namespace);
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS.min(pods) {
+        clients.push(cluster.admin().await?);
+    }
+    let mut events = Box::pin(watcher(api.clone(), watcher::Config::default()));
+    while !matches!(events.try_next().await?, Some(Event::InitDone)) {}
+    let creating = create(clients, &namespace, image, pods);
+    let seeing = async {
+        let seen = all_running(&mut events, pods);
+        tokio::time::timeout(LIMIT, seen).await.context("not all pods ran in time")?
+    };
+    let (created, running) = tokio::try_join!(creating, seeing)?;
+    let started = Started::new(&created, &running)?;
+    if pods == 1 {
+        api.delete_collection(&DeleteParams::default().grace_period(0), &ListParams::default()).await?;
+        let gone = async {
+            while !matches!(events.try_next().await?, Some(Event::Delete(_))) {}
+            anyhow::Ok(())
+        };
+        tokio::time::timeout(LIMIT, gone).await.context("the first pod did not go")??;
+    }
+    Ok(started)
+}
+
+/// Creates the pods, dealt out to the clients, and notes when each request began.
+async fn create(
+    clients: Vec<Client>,
+    namespace: &str,
+    image: &Image,
+    pods: usize,
+) -> anyhow::Result<HashMap<String, Instant>> {
+    let mut tasks = JoinSet::new();
+    let count = clients.len();
+    for (first, client) in clients.into_iter().enumerate() {
+        let api = Api::<Pod>::namespaced(client, namespace);
+        let own: Vec<_> = (first..pods).step_by(count).map(|number| pod(number, image)).collect();
+        tasks.spawn(async move {
+            let mut created = Vec::with_capacity(own.len());
+            for pod in own {
+                let pod = pod?;
+                let at = Instant::now();
+                api.create(&PostParams::default(), &pod).await?;
+                created.push((pod.name_any(), at));
+            }
+            anyhow::Ok(created)
+        });
+    }
+    let mut created = HashMap::with_capacity(pods);
+    while let Some(task) = tasks.join_next().await {
+        created.extend(task??);
+    }
+    Ok(created)
+}
+
+/// Notes when each pod is first seen Running, until all are.
+async fn all_running(
+    events: &mut (impl StreamExt<Item = watcher::Result<Event<Pod>>> + Unpin),
+    pods: usize,
+) -> anyhow::Result<HashMap<String, Instant>> {
+    let mut running = HashMap::with_capacity(pods);
+    while running.len() < pods {
+        let event = events.next().await.context("the watch of the pods ended")??;
+        let (Event::Apply(pod) | Event::InitApply(pod)) = event else { continue };
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        match phase {
+            Some("Running") => {
+                running.entry(pod.name_any()).or_insert_with(Instant::now);
+            }
+            Some("Failed" | "Succeeded") => bail!("pod {} ended: {:?}", pod.name_any(), pod.status),
+            _ => {}
+        }
+    }
+    Ok(running)
+}
+
+fn pod(number: usize, image: &Image) -> anyhow::Result<Pod> {
+    let arch = "kubernetes.io/arch";
+    Ok(serde_json::from_value(json!({
+        "metadata": {"name": format!("sleep-{number}")},
+        "spec": {
+            "automountServiceAccountToken": false,
+            "terminationGracePeriodSeconds": 0,
+            "enableServiceLinks": false,
+            "containers": [{"name": "sleep", "image": image.0, "imagePullPolicy": "IfNotPresent"}],
+            "nodeSelector": {arch: "wasm32-wasi"},
+            "tolerations": [{"key": arch, "operator": "Exists"}],
+        },
+    }))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_of_the_nearest_rank() {
+        let delays: Vec<_> = (1..=200).map(Duration::from_millis).collect();
+        let started = Started { delays, whole: Duration::from_secs(2) };
+        assert_eq!(started.percentile(50), Duration::from_millis(100));
+        assert_eq!(started.percentile(99), Duration::from_millis(198));
+        assert!((started.per_second() - 100.0).abs() < f64::EPSILON);
+    }
+}

@@ -1,0 +1,35 @@
+//! Running cargo and other programs with their output left visible.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use coracle_testing::{target_dir, workspace};
+
+/// Runs the cargo that runs this program, at the root of the workspace.
+pub(crate) fn cargo<A: AsRef<OsStr>>(arguments: &[A]) -> anyhow::Result<()> {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    run(command.args(arguments))
+}
+
+/// Runs a command at the root of the workspace; fails when it does.
+pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
+    let line = shown(command);
+    let status = command.current_dir(workspace()).status().with_context(|| format!("running {line}"))?;
+    ensure!(status.success(), "`{line}` ended with {status}");
+    Ok(())
+}
+
+/// Builds the `coracle` program and says where it lies.
+pub(crate) fn build_coracle() -> anyhow::Result<PathBuf> {
+    cargo(&["build", "--package", "coracle"])?;
+    Ok(target_dir().join("debug").join("coracle"))
+}
+
+fn shown(command: &Command) -> String {
+    let program = PathBuf::from(command.get_program());
+    let name = program.file_name().unwrap_or(command.get_program()).to_string_lossy().into_owned();
+    let arguments = command.get_args().map(|argument| argument.to_string_lossy().into_owned());
+    std::iter::once(name).chain(arguments).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,23 @@
+//! `cargo xtask test`: all that has to be right before a change is taken.
+
+use std::time::Instant;
+
+use coracle_testing::{tools, workspace};
+
+use crate::cargo::cargo;
+use crate::progress::{say, step};
+use crate::{check, guests, prerequisites};
+
+/// What fails soonest comes first. The tests come last: CI reads their closing lines.
+pub(crate) fn run() -> anyhow::Result<()> {
+    let started = Instant::now();
+    prerequisites::for_tests()?;
+    check::format()?;
+    check::licences()?;
+    step("control plane and registry", || Ok(tools::build(say)?))?;
+    step("guest programs", || guests::build(workspace()))?;
+    check::lints()?;
+    step("tests and documentation tests", || cargo(&["test", "--workspace"]))?;
+    say(&format!("everything is right after {} s", started.elapsed().as_secs()));
+    Ok(())
+}
