@@ -1,1 +1,27 @@
-//! The node itself: registration, status and lease.
+//! The Node object: what this machine is, said to the API server and kept true.
+//!
+//! [`desired_node`] and [`desired_status`] are pure: they make the object from [`NodeSettings`] and an
+//! [`Observation`]. [`NodeAgent`] observes, and writes what they say.
+
+mod agent;
+mod call;
+mod capacity;
+mod conditions;
+mod events;
+mod facts;
+mod labels;
+mod lease;
+mod patience;
+mod reporter;
+#[cfg(test)]
+mod samples;
+mod settings;
+mod status;
+mod taints;
+
+pub use agent::NodeAgent;
+pub use facts::{Facts, FactsError, Room};
+pub use labels::{LabelError, is_subdomain, parse_labels};
+pub use settings::NodeSettings;
+pub use status::{Observation, desired_node, desired_status, differs, metadata_patch, status_patch};
+pub use taints::{TaintError, default_taints, parse_taints};

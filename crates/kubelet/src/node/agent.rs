@@ -1,0 +1,103 @@
+use std::sync::Arc;
+
+use coracle_lifecycle::Images;
+use futures::{StreamExt, pin_mut};
+use k8s_openapi::api::core::v1::Node;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::watch_object;
+use kube::{Api, Client, ResourceExt};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::events::{self, NodeEvents};
+use super::lease::LeaseKeeper;
+use super::patience::Complaint;
+use super::reporter::{ReadFacts, Reporter};
+use super::{Facts, NodeSettings};
+
+/// Keeps one node joined to its cluster: its Node object, its Lease, its Events.
+pub struct NodeAgent {
+    settings: Arc<NodeSettings>,
+    client: Client,
+    images: Arc<dyn Images>,
+    read_facts: ReadFacts,
+}
+
+impl NodeAgent {
+    /// The agent of a node, which says nothing to the API server yet. `client` needs no rights but the node's own.
+    #[must_use]
+    pub fn new(settings: Arc<NodeSettings>, client: Client, images: Arc<dyn Images>) -> Self {
+        let root_dir = settings.root_dir.clone();
+        let read_facts: ReadFacts = Arc::new(move || Facts::read(&root_dir));
+        Self { settings, client, images, read_facts }
+    }
+
+    /// Registers the node and keeps it registered until `shutdown`; no failure ends it before.
+    ///
+    /// The node is Ready while `ready` is `None`, else not, for the reason that stands there. `node` gets the Node
+    /// object as the API server has it, and `None` while it has none. At the end the Node stays as it is.
+    pub async fn run(
+        self,
+        ready: watch::Receiver<Option<String>>,
+        node: watch::Sender<Option<Arc<Node>>>,
+        shutdown: CancellationToken,
+    ) {
+        shutdown.run_until_cancelled(Box::pin(self.keep(ready, node))).await;
+    }
+
+    async fn keep(self, ready: watch::Receiver<Option<String>>, node: watch::Sender<Option<Arc<Node>>>) {
+        let name = self.settings.name.clone();
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let (events, waiting) = NodeEvents::new(&name);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(events::write(self.client.clone(), waiting));
+        events.starting();
+        let mut reporter = Reporter::new(
+            (Arc::clone(&self.settings), nodes.clone()),
+            (self.images, self.read_facts),
+            ready,
+            node.clone(),
+            events,
+        );
+        reporter.register().await;
+        tasks.spawn(LeaseKeeper::new(self.client, &name, node.subscribe()).run());
+        tasks.spawn(follow(nodes, name, node));
+        tasks.spawn(reporter.run());
+        tasks.join_all().await;
+    }
+}
+
+/// Tells `node` what becomes of the Node object.
+async fn follow(nodes: Api<Node>, name: String, node: watch::Sender<Option<Arc<Node>>>) {
+    let mut complaint = Complaint::about("the watch on the node");
+    let found = watch_object(nodes, &name).default_backoff();
+    pin_mut!(found);
+    while let Some(found) = found.next().await {
+        match found {
+            Ok(found) => {
+                complaint.worked();
+                node.send_if_modified(|known| replace(known, found.map(Arc::new)));
+            }
+            Err(error) => complaint.failed(&error),
+        }
+    }
+}
+
+/// Takes `found` for `known`, unless what is known was written later.
+fn replace(known: &mut Option<Arc<Node>>, found: Option<Arc<Node>>) -> bool {
+    let version = |node: &Node| node.resource_version().and_then(|version| version.parse::<u64>().ok());
+    if let (Some(known), Some(found)) = (known.as_deref(), found.as_deref())
+        && known.uid() == found.uid()
+        && version(found) <= version(known)
+        && version(known).is_some()
+    {
+        return false;
+    }
+    *known = found;
+    true
+}
+
+#[cfg(test)]
+#[path = "agent_tests.rs"]
+mod tests;
