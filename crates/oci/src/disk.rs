@@ -1,0 +1,184 @@
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use coracle_lifecycle::Digest;
+use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
+
+use crate::digest::digest_of;
+
+/// No reference, and so no record of one, comes near this many bytes.
+const RECORD_LIMIT: u64 = 64 * 1024;
+
+/// The store's files. What is not whole lies under `unfinished` and is gone after the next open; everything else was
+/// renamed into place once it was on disk.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    blobs: PathBuf,
+    references: PathBuf,
+    unfinished: PathBuf,
+}
+
+/// Where a reference led when it was last pulled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) reference: String,
+    /// The manifest or index it led to.
+    pub(crate) target: Digest,
+}
+
+impl Disk {
+    /// Makes the store's directories, for their owner alone, and removes what was left unfinished.
+    pub(crate) fn open(directory: &Path) -> io::Result<Self> {
+        let disk = Self {
+            blobs: directory.join("blobs").join("sha256"),
+            references: directory.join("references"),
+            unfinished: directory.join("unfinished"),
+        };
+        for folder in [directory, &directory.join("blobs"), &disk.blobs, &disk.references, &disk.unfinished] {
+            make_private(folder)?;
+        }
+        for leftover in fs::read_dir(&disk.unfinished)? {
+            fs::remove_file(leftover?.path())?;
+        }
+        Ok(disk)
+    }
+
+    /// Where the content of `digest` lies when it is here.
+    pub(crate) fn path(&self, digest: &Digest) -> PathBuf {
+        self.blobs.join(digest.hex())
+    }
+
+    /// Whether `size` bytes of `digest` are here.
+    pub(crate) fn holds(&self, digest: &Digest, size: u64) -> bool {
+        self.path(digest).metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() == size)
+    }
+
+    /// The first four bytes of content that is here, zero where it is shorter.
+    pub(crate) fn head(&self, digest: &Digest) -> io::Result<[u8; 4]> {
+        let mut bytes = Vec::with_capacity(4);
+        File::open(self.path(digest))?.take(4).read_to_end(&mut bytes)?;
+        bytes.resize(4, 0);
+        Ok([bytes[0], bytes[1], bytes[2], bytes[3]])
+    }
+
+    /// A new unfinished file; it is gone when it is dropped.
+    pub(crate) fn unfinished(&self) -> io::Result<NamedTempFile> {
+        NamedTempFile::new_in(&self.unfinished)
+    }
+
+    /// Makes `file`, whose content was verified, the content of `digest`.
+    pub(crate) fn keep(&self, file: NamedTempFile, digest: &Digest) -> io::Result<()> {
+        put(file, &self.path(digest))
+    }
+
+    /// Writes small content, of which the digest was verified.
+    pub(crate) fn keep_bytes(&self, bytes: &[u8], digest: &Digest) -> io::Result<()> {
+        self.write(bytes, &self.path(digest))
+    }
+
+    /// The content of `digest`, verified, if it is here and no longer than `limit` bytes.
+    pub(crate) fn read(&self, digest: &Digest, limit: u64) -> io::Result<Vec<u8>> {
+        let bytes = read_limited(&self.path(digest), limit)?;
+        if digest_of(&bytes) == *digest {
+            return Ok(bytes);
+        }
+        Err(io::Error::new(io::ErrorKind::InvalidData, format!("{digest} is damaged")))
+    }
+
+    /// Takes content out of the store at once; the path returned is still to be removed.
+    pub(crate) fn set_aside(&self, digest: &Digest) -> Option<PathBuf> {
+        let aside = self.unfinished.join(format!("{}.removed", digest.hex()));
+        fs::rename(self.path(digest), &aside).is_ok().then_some(aside)
+    }
+
+    /// The digests of all content.
+    pub(crate) fn digests(&self) -> io::Result<Vec<Digest>> {
+        let names = fs::read_dir(&self.blobs)?.map(|entry| Ok(entry?.file_name()));
+        let names: Vec<_> = names.collect::<io::Result<_>>()?;
+        Ok(names
+            .iter()
+            .filter_map(|name| Digest::parse(&format!("sha256:{}", name.to_str()?)).ok())
+            .collect())
+    }
+
+    /// Writes where a reference leads; the record before is there until this one is.
+    pub(crate) fn record(&self, record: &Record) -> io::Result<()> {
+        self.write(&serde_json::to_vec(record)?, &self.record_path(&record.reference))
+    }
+
+    /// Removes the record of `reference`, if there is one.
+    pub(crate) fn forget(&self, reference: &str) -> io::Result<()> {
+        match fs::remove_file(self.record_path(reference)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => sync_directory(&self.references),
+        }
+    }
+
+    /// All records that can be read; files that are none are removed.
+    pub(crate) fn records(&self) -> io::Result<Vec<Record>> {
+        let mut records = Vec::new();
+        for entry in fs::read_dir(&self.references)? {
+            let path = entry?.path();
+            match self.read_record(&path) {
+                Ok(record) => records.push(record),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "a damaged image record is removed");
+                    fs::remove_file(&path)?;
+                }
+            }
+        }
+        Ok(records)
+    }
+
+    fn read_record(&self, path: &Path) -> io::Result<Record> {
+        let record: Record = serde_json::from_slice(&read_limited(path, RECORD_LIMIT)?)?;
+        if self.record_path(&record.reference) == path {
+            return Ok(record);
+        }
+        Err(io::Error::new(io::ErrorKind::InvalidData, "it is the record of another reference"))
+    }
+
+    fn record_path(&self, reference: &str) -> PathBuf {
+        self.references.join(format!("{}.json", digest_of(reference.as_bytes()).hex()))
+    }
+
+    fn write(&self, bytes: &[u8], path: &Path) -> io::Result<()> {
+        let mut file = self.unfinished()?;
+        file.write_all(bytes)?;
+        put(file, path)
+    }
+}
+
+/// Renames `file` to `path` once it is on disk, and returns once the name is there too.
+fn put(file: NamedTempFile, path: &Path) -> io::Result<()> {
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    path.parent().map_or(Ok(()), sync_directory)
+}
+
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
+}
+
+fn read_limited(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it is longer than {limit} bytes")));
+    }
+    Ok(bytes)
+}
+
+#[cfg(unix)]
+fn make_private(directory: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o700))
+}
+
+#[cfg(not(unix))]
+fn make_private(directory: &Path) -> io::Result<()> {
+    fs::create_dir_all(directory)
+}

@@ -1,0 +1,207 @@
+use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use coracle_lifecycle::{BoxFuture, Credential, Digest, ImageError, Images, LocalImage};
+use thiserror::Error;
+
+use crate::catalog::{Catalog, Entry};
+use crate::disk::Disk;
+use crate::download::DownloadError;
+use crate::flight::Flights;
+use crate::image::load;
+use crate::name::ImageName;
+use crate::pull::pull;
+use crate::registry::Registries;
+
+/// What an image store is opened with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Where the images lie. One process at a time may have it open.
+    pub directory: PathBuf,
+    /// The registries, each as `host[:port]`, that are spoken to without TLS.
+    pub insecure_registries: Vec<String>,
+    /// The most bytes a WebAssembly module may have.
+    pub module_limit: u64,
+    /// How long it may take to reach a registry.
+    pub connect_timeout: Duration,
+    /// How long a registry may send nothing before a pull ends.
+    pub stall_timeout: Duration,
+}
+
+impl Settings {
+    /// The settings for a store in `directory`: no insecure registry, modules of up to 1 GiB, 30 s to connect and 60 s
+    /// without a byte.
+    #[must_use]
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            insecure_registries: Vec::new(),
+            module_limit: 1 << 30,
+            connect_timeout: Duration::from_secs(30),
+            stall_timeout: Duration::from_mins(1),
+        }
+    }
+}
+
+/// Why a store cannot be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// Its directory cannot be made, read or written.
+    #[error("image directory {directory}: {cause}")]
+    Directory {
+        /// The directory of the settings.
+        directory: PathBuf,
+        /// What the system said.
+        #[source]
+        cause: io::Error,
+    },
+    /// The process has not chosen who does its cryptography (`rustls::crypto::CryptoProvider::install_default`).
+    #[error("no default rustls crypto provider is installed")]
+    NoCryptoProvider,
+    /// The HTTP client cannot be made: most often the system's certificates cannot be read.
+    #[error("the client for registries cannot be made: {0}")]
+    Client(#[source] reqwest::Error),
+}
+
+/// Images on this machine: the [`Images`] port over a directory and OCI registries.
+///
+/// Content lies under its digest and gets its name only when it is verified and on disk, so a process that is killed
+/// at any point leaves nothing half-made that is ever used.
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) disk: Arc<Disk>,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) registries: Registries,
+    pub(crate) module_limit: u64,
+    pub(crate) images: Flights<Result<LocalImage, ImageError>>,
+    pub(crate) blobs: Flights<Result<(), Arc<DownloadError>>>,
+    /// Whoever changes records has this, so that memory and disk change in one order.
+    writing: Mutex<()>,
+}
+
+impl Inner {
+    pub(crate) fn writing(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store {
+    /// Opens the store, makes its directory if there is none, and removes what a killed process left half-made.
+    /// It reads the disk: call it where that may block.
+    ///
+    /// # Errors
+    /// When the directory cannot be used, or the process has no rustls crypto provider or no HTTP client.
+    pub fn open(settings: Settings) -> Result<Self, OpenError> {
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            return Err(OpenError::NoCryptoProvider);
+        }
+        let Settings { directory, insecure_registries, module_limit, connect_timeout, stall_timeout } =
+            settings;
+        let registries = Registries::new(insecure_registries, connect_timeout, stall_timeout)
+            .map_err(OpenError::Client)?;
+        let (disk, catalog) =
+            open_directory(&directory).map_err(|cause| OpenError::Directory { directory, cause })?;
+        let inner = Inner {
+            disk,
+            catalog,
+            registries,
+            module_limit,
+            images: Flights::new(),
+            blobs: Flights::new(),
+            writing: Mutex::new(()),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    fn find_now(&self, reference: &str) -> Result<Option<LocalImage>, ImageError> {
+        let name = ImageName::parse(reference)?;
+        // One look at the disk, of microseconds: a file that somebody took away must be pulled again.
+        let is_whole = |entry: &Entry| self.inner.disk.holds(&entry.image.module.digest, entry.module_size);
+        let found = self.inner.catalog.find(&name.key()).filter(is_whole);
+        Ok(found.map(|entry| LocalImage { reference: name.to_string(), ..entry.image }))
+    }
+}
+
+impl Images for Store {
+    fn find<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<Option<LocalImage>, ImageError>> {
+        Box::pin(async move { self.find_now(reference) })
+    }
+
+    fn pull<'a>(
+        &'a self,
+        reference: &'a str,
+        credentials: &'a [Credential],
+    ) -> BoxFuture<'a, Result<LocalImage, ImageError>> {
+        Box::pin(async move { pull(self.inner.clone(), ImageName::parse(reference)?, credentials).await })
+    }
+
+    /// One for each tag that leads to an image, and one for each image that has no tag in its repository.
+    fn list(&self) -> BoxFuture<'_, Result<Vec<LocalImage>, ImageError>> {
+        Box::pin(async move { Ok(listed(self.inner.catalog.entries())) })
+    }
+
+    /// Content that a pull counts on stays until that pull has ended.
+    fn remove<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<(), ImageError>> {
+        let (inner, digest) = (self.inner.clone(), digest.clone());
+        Box::pin(async move {
+            let removed = tokio::task::spawn_blocking(move || remove(&inner, &digest)).await;
+            removed
+                .map_err(io::Error::other)
+                .flatten()
+                .map_err(|error| ImageError::Storage(format!("cannot remove an image: {error}")))
+        })
+    }
+
+    fn root_file_system<'a>(
+        &'a self,
+        _image: &'a LocalImage,
+        _directory: &'a Path,
+    ) -> BoxFuture<'a, Result<(), ImageError>> {
+        // All images of this store are bare artifacts.
+        Box::pin(async { Ok(()) })
+    }
+}
+
+fn open_directory(directory: &Path) -> io::Result<(Arc<Disk>, Arc<Catalog>)> {
+    let disk = Arc::new(Disk::open(directory)?);
+    let catalog = Arc::new(Catalog::new(disk.clone()));
+    for record in disk.records()? {
+        match load(&disk, &record) {
+            Ok((key, entry)) => catalog.insert(key, entry),
+            Err(error) => {
+                tracing::warn!(reference = record.reference, %error, "an image that is not whole is forgotten");
+                disk.forget(&record.reference)?;
+            }
+        }
+    }
+    // Held and let go at once: what no image uses goes.
+    drop(catalog.hold(disk.digests()?));
+    Ok((disk, catalog))
+}
+
+fn remove(inner: &Inner, digest: &Digest) -> io::Result<()> {
+    let _writing = inner.writing();
+    for (key, entry) in inner.catalog.entries() {
+        if entry.image.digest == *digest {
+            inner.disk.forget(&key)?;
+            inner.catalog.remove(&key);
+        }
+    }
+    Ok(())
+}
+
+fn listed(entries: Vec<(String, Entry)>) -> Vec<LocalImage> {
+    let is_tagged = |image: &LocalImage| image.reference != image.repo_digest;
+    let images = entries.into_iter().map(|(_, entry)| entry.image);
+    let (mut tagged, bare): (Vec<_>, Vec<_>) = images.partition(is_tagged);
+    let known: HashSet<String> = tagged.iter().map(|image| image.repo_digest.clone()).collect();
+    tagged.extend(bare.into_iter().filter(|image| !known.contains(&image.repo_digest)));
+    tagged.sort_by(|one, other| one.reference.cmp(&other.reference));
+    tagged
+}

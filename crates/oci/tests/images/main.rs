@@ -1,0 +1,11 @@
+//! The store against a registry that does everything a registry can do wrong.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is a failure, with its place")]
+
+mod authorization;
+mod faults;
+mod fixture;
+mod pulls;
+mod server;
+mod sharing;
+mod storage;
