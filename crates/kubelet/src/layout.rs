@@ -41,22 +41,40 @@ impl Layout {
         self.pod(uid).join("checkpoint.json")
     }
 
+    /// All volumes of a pod.
+    #[must_use]
+    pub fn volumes(&self, uid: &PodUid) -> PathBuf {
+        self.pod(uid).join("volumes")
+    }
+
+    /// The root file systems of a pod's containers.
+    #[must_use]
+    pub fn containers(&self, uid: &PodUid) -> PathBuf {
+        self.pod(uid).join("containers")
+    }
+
     /// One volume of a pod; `plugin` is Kubernetes' name for its kind, such as `projected`.
     #[must_use]
     pub fn volume(&self, uid: &PodUid, plugin: &str, name: &str) -> PathBuf {
-        self.pod(uid).join("volumes").join(format!("kubernetes.io~{plugin}")).join(name)
+        self.volumes(uid).join(format!("kubernetes.io~{plugin}")).join(name)
     }
 
     /// The root file system of one run of a container.
     #[must_use]
     pub fn container_root(&self, uid: &PodUid, container: &str, attempt: u32) -> PathBuf {
-        self.pod(uid).join("containers").join(container).join(attempt.to_string())
+        self.containers(uid).join(container).join(attempt.to_string())
+    }
+
+    /// The directory that holds one directory of logs per pod.
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        self.root.join("logs")
     }
 
     /// The logs of one pod: `logs/<namespace>_<name>_<uid>`, the form log shippers know.
     #[must_use]
     pub fn pod_logs(&self, pod: &PodIdentity) -> PathBuf {
-        self.root.join("logs").join(format!("{}_{}_{}", pod.namespace, pod.name, pod.uid))
+        self.logs().join(format!("{}_{}_{}", pod.namespace, pod.name, pod.uid))
     }
 
     /// The log of one run of a container.

@@ -4,11 +4,13 @@
 //! [`coracle_lifecycle::Images`], and serves the node's HTTP API. It knows Kubernetes and nothing of what a container is.
 
 mod clock;
+mod kubelet;
 mod layout;
 mod pods;
 
 pub mod node;
 pub mod server;
 
+pub use kubelet::{Kubelet, KubeletError};
 pub use layout::Layout;
 pub use pods::{PodDirectory, PodView};

@@ -1,3 +1,42 @@
-mod directory;
+//! The pods of a node: the watch, one worker per pod, and what workers do.
 
+mod api;
+mod credentials;
+mod directory;
+mod disk;
+mod dispatcher;
+mod fetch;
+mod patch;
+mod publish;
+mod recorder;
+mod spec;
+mod start;
+mod volumes;
+mod worker;
+
+use std::sync::Arc;
+
+use coracle_lifecycle::{Host, Images, Provider};
+use tokio::sync::Semaphore;
+
+use crate::Layout;
+
+pub(crate) use api::PodApi;
 pub use directory::{PodDirectory, PodView};
+pub(crate) use dispatcher::Dispatcher;
+pub(crate) use recorder::{Recorder, record};
+
+/// How many images are pulled at a time.
+pub(crate) const PULLS_AT_A_TIME: usize = 8;
+
+/// What every worker needs to act.
+pub(crate) struct Context {
+    pub(crate) api: PodApi,
+    pub(crate) provider: Arc<dyn Provider>,
+    pub(crate) images: Arc<dyn Images>,
+    pub(crate) layout: Layout,
+    pub(crate) host: Arc<Host>,
+    pub(crate) recorder: Recorder,
+    pub(crate) directory: PodDirectory,
+    pub(crate) pulls: Semaphore,
+}

@@ -1,0 +1,85 @@
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coracle_lifecycle::{Host, Images, Provider};
+use kube::Client;
+use thiserror::Error;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::Layout;
+use crate::node::{NodeAgent, NodeSettings};
+use crate::pods::{Context, Dispatcher, PULLS_AT_A_TIME, PodApi, PodDirectory, Recorder, record};
+
+/// How long the agent's end waits for the last Events to be written.
+const LAST_EVENTS: Duration = Duration::from_secs(2);
+
+/// A node agent: everything it takes to be a node but the runtime and the image store.
+pub struct Kubelet {
+    settings: NodeSettings,
+    client: Client,
+    provider: Arc<dyn Provider>,
+    images: Arc<dyn Images>,
+}
+
+/// Why a node could not begin.
+#[derive(Debug, Error)]
+pub enum KubeletError {
+    /// The root directory cannot be used.
+    #[error("cannot use the root directory: {0}")]
+    RootDirectory(#[source] io::Error),
+}
+
+impl Kubelet {
+    /// A node that runs containers with `provider` from `images`. `client` acts as `system:node:<name>`.
+    #[must_use]
+    pub fn new(
+        settings: NodeSettings,
+        client: Client,
+        provider: Arc<dyn Provider>,
+        images: Arc<dyn Images>,
+    ) -> Self {
+        Self { settings, client, provider, images }
+    }
+
+    /// Joins the cluster and runs the node until `shutdown`; then ends its containers, each with its grace, and writes
+    /// their last statuses. `directory` tells others about the node's pods meanwhile.
+    ///
+    /// # Errors
+    /// When the root directory cannot be used. Nothing was started then.
+    pub async fn run(self, directory: PodDirectory, shutdown: CancellationToken) -> Result<(), KubeletError> {
+        let (recorder, events) = Recorder::new(&self.settings.name);
+        let api = PodApi::new(self.client.clone());
+        let context = Arc::new(Context {
+            api: api.clone(),
+            host: Arc::new(self.host()),
+            layout: Layout::new(self.settings.root_dir.clone()),
+            provider: self.provider,
+            images: Arc::clone(&self.images),
+            recorder,
+            directory,
+            pulls: Semaphore::new(PULLS_AT_A_TIME),
+        });
+        let dispatcher = Dispatcher::new(context).await.map_err(KubeletError::RootDirectory)?;
+        let (node, known_node) = watch::channel(None);
+        let (ready, readiness) = watch::channel(Some("the node's pods are not known yet".to_owned()));
+        let agent = NodeAgent::new(Arc::new(self.settings), self.client, self.images);
+        let agent_ends = CancellationToken::new();
+        let mut agents = JoinSet::new();
+        agents.spawn(agent.run(readiness, node, agent_ends.clone()));
+        let mut recorders = JoinSet::new();
+        recorders.spawn(record(api, events));
+        dispatcher.run(known_node, ready, shutdown).await;
+        let _ = timeout(LAST_EVENTS, recorders.join_all()).await;
+        agent_ends.cancel();
+        agents.join_all().await;
+        Ok(())
+    }
+
+    fn host(&self) -> Host {
+        Host { runtime: self.settings.runtime.name.clone(), addresses: self.settings.addresses.clone() }
+    }
+}

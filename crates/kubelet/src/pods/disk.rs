@@ -1,0 +1,96 @@
+use std::fs::{self, DirBuilder};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+use coracle_lifecycle::{Checkpoint, PodIdentity, PodUid};
+use tempfile::NamedTempFile;
+use tracing::warn;
+
+use crate::Layout;
+
+/// Does file work where it blocks no other task.
+pub(super) async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+/// Makes a directory and its parents that only this node's user can enter. That it exists is fine.
+pub(super) fn private_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Writes a checkpoint beside the old one and renames it, so that a reader sees one or the other.
+pub(super) fn save(layout: &Layout, checkpoint: &Checkpoint) -> io::Result<()> {
+    let directory = layout.pod(&checkpoint.pod.uid);
+    private_directory(&directory)?;
+    let mut file = NamedTempFile::new_in(&directory)?;
+    file.write_all(&serde_json::to_vec(checkpoint)?)?;
+    file.persist(layout.checkpoint(&checkpoint.pod.uid))?;
+    Ok(())
+}
+
+/// All checkpoints under the root directory. A pod whose checkpoint cannot be read counts as one that has none.
+pub(super) fn load_all(layout: &Layout) -> io::Result<Vec<(PodUid, Option<Checkpoint>)>> {
+    private_directory(&layout.pods())?;
+    let mut found = Vec::new();
+    for entry in fs::read_dir(layout.pods())? {
+        let Ok(name) = entry?.file_name().into_string() else { continue };
+        let uid = PodUid::new(name);
+        let checkpoint = load(&layout.checkpoint(&uid));
+        if let Err(error) = &checkpoint {
+            warn!(%uid, %error, "the checkpoint of a pod cannot be read");
+        }
+        found.push((uid, checkpoint.ok()));
+    }
+    Ok(found)
+}
+
+fn load(path: &Path) -> io::Result<Checkpoint> {
+    Ok(serde_json::from_slice(&fs::read(path)?)?)
+}
+
+/// Removes a directory and all in it. That it does not exist is fine.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// Removes a pod's volumes and root file systems; its logs and its checkpoint stay.
+pub(super) fn remove_runs(layout: &Layout, uid: &PodUid) -> io::Result<()> {
+    remove(&layout.volumes(uid))?;
+    remove(&layout.containers(uid))
+}
+
+/// Removes the logs of a container's runs before the last one before `attempt`, as the kubelet keeps one dead run.
+pub(super) fn prune_logs(directory: &Path, attempt: u32) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let number =
+            name.to_str().and_then(|name| name.split_once('.')).and_then(|(number, _)| number.parse().ok());
+        if number.is_some_and(|number: u32| number + 1 < attempt) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes all that is left of a pod that is gone from the API server, logs too.
+pub(super) fn forget(layout: &Layout, pod: &PodIdentity) {
+    for path in [layout.pod_logs(pod), layout.pod(&pod.uid)] {
+        if let Err(error) = remove(&path) {
+            warn!(path = %path.display(), %error, "what is left of a pod cannot be removed");
+        }
+    }
+}
+
+/// Removes the directory of a pod of which nothing else is known.
+pub(super) fn forget_directory(layout: &Layout, uid: &PodUid) {
+    if let Err(error) = remove(&layout.pod(uid)) {
+        warn!(%uid, %error, "what is left of a pod cannot be removed");
+    }
+}

@@ -1,0 +1,241 @@
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use coracle_lifecycle::resources::Resources;
+use coracle_lifecycle::{
+    Admission, Checkpoint, Event, Known, NodeView, Observed, PodUid, Wish, govern, recover,
+};
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::Api;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, watcher};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::worker::{Message, Settled, Worker};
+use super::{Context, disk};
+use crate::clock;
+
+/// How long, beyond the longest grace, the agent's end waits for the last statuses to be written.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
+/// Watches the pods bound to this node and gives each a worker. It alone decides what concerns more than one pod.
+pub(crate) struct Dispatcher {
+    context: Arc<Context>,
+    view: NodeView,
+    workers: HashMap<PodUid, mpsc::UnboundedSender<Message>>,
+    tasks: JoinSet<()>,
+    uids: HashMap<Id, PodUid>,
+    reports: mpsc::UnboundedSender<Settled>,
+    settled: mpsc::UnboundedReceiver<Settled>,
+    left: HashMap<PodUid, Option<Checkpoint>>,
+    known: Vec<Known>,
+    listing: Vec<Pod>,
+}
+
+impl Dispatcher {
+    /// A dispatcher that knows what an earlier agent left on disk and in the runtime.
+    ///
+    /// # Errors
+    /// When the root directory cannot be read.
+    pub(crate) async fn new(context: Arc<Context>) -> std::io::Result<Self> {
+        let layout = context.layout.clone();
+        let left = disk::off_thread(move || disk::load_all(&layout)).await?.into_iter().collect();
+        let known = context.provider.containers().await;
+        let (reports, settled) = mpsc::unbounded_channel();
+        Ok(Self {
+            context,
+            view: NodeView::default(),
+            workers: HashMap::new(),
+            tasks: JoinSet::new(),
+            uids: HashMap::new(),
+            reports,
+            settled,
+            left,
+            known,
+            listing: Vec::new(),
+        })
+    }
+
+    /// Runs the node's pods until `shutdown`, then ends their containers and waits for them. `ready` becomes `None` when
+    /// all pods of the node are known.
+    pub(crate) async fn run(
+        mut self,
+        mut node: watch::Receiver<Option<Arc<Node>>>,
+        ready: watch::Sender<Option<String>>,
+        shutdown: CancellationToken,
+    ) {
+        let first = node.wait_for(Option::is_some);
+        let Some(Ok(first)) =
+            shutdown.run_until_cancelled(first).await.map(|node| node.map(|node| node.clone()))
+        else {
+            return;
+        };
+        self.learn(first.as_deref());
+        let mut events = Box::pin(watch_pods(&self.context, &self.view.name));
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                Some(event) = events.next() => self.watched(event, &ready),
+                Some(Settled(uid)) = self.settled.recv() => {
+                    self.view.promised.remove(&uid);
+                }
+                Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
+                Ok(()) = node.changed() => {
+                    let node = node.borrow_and_update().clone();
+                    self.learn(node.as_deref());
+                }
+            }
+        }
+        drop(events);
+        self.end().await;
+    }
+
+    fn learn(&mut self, node: Option<&Node>) {
+        if let Some(node) = node {
+            self.view.learn(node);
+        }
+    }
+
+    fn watched(
+        &mut self,
+        event: Result<watcher::Event<Pod>, watcher::Error>,
+        ready: &watch::Sender<Option<String>>,
+    ) {
+        match event {
+            Ok(watcher::Event::Apply(pod)) => self.wish(pod),
+            Ok(watcher::Event::Delete(pod)) => self.removed(&pod.identity().uid),
+            Ok(watcher::Event::Init) => self.listing.clear(),
+            Ok(watcher::Event::InitApply(pod)) => self.listing.push(pod),
+            Ok(watcher::Event::InitDone) => {
+                self.listed();
+                ready.send_replace(None);
+            }
+            Err(error) => warn!(%error, "the watch of pods was interrupted"),
+        }
+    }
+
+    /// Compares the set of pods with the set of workers; new pods are taken oldest first.
+    fn listed(&mut self) {
+        let mut pods = std::mem::take(&mut self.listing);
+        pods.sort_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0));
+        let present: HashSet<PodUid> = pods.iter().map(|pod| pod.identity().uid).collect();
+        let gone: Vec<PodUid> = self.workers.keys().filter(|uid| !present.contains(uid)).cloned().collect();
+        for uid in gone {
+            self.removed(&uid);
+        }
+        for pod in pods {
+            self.wish(pod);
+        }
+        self.clear_orphans();
+    }
+
+    /// What an earlier agent left of pods that are gone from the API server.
+    fn clear_orphans(&mut self) {
+        for known in self.known.drain(..).filter(|known| !self.workers.contains_key(&known.spec.pod.uid)) {
+            known.container.stop(Duration::from_secs(1));
+            self.context.provider.remove(&known.spec.id);
+        }
+        for (uid, checkpoint) in self.left.drain() {
+            match checkpoint {
+                Some(checkpoint) => disk::forget(&self.context.layout, &checkpoint.pod),
+                None => disk::forget_directory(&self.context.layout, &uid),
+            }
+        }
+    }
+
+    fn removed(&mut self, uid: &PodUid) {
+        self.tell(uid, Event::Removed);
+    }
+
+    fn tell(&self, uid: &PodUid, event: Event) -> bool {
+        self.workers.get(uid).is_some_and(|worker| worker.send(Message::Event(event)).is_ok())
+    }
+
+    fn wish(&mut self, pod: Pod) {
+        let pod = Arc::new(pod);
+        let uid = pod.identity().uid;
+        if !self.tell(&uid, Event::Wished(Arc::clone(&pod))) {
+            self.take(&uid, &pod);
+        }
+    }
+
+    fn take(&mut self, uid: &PodUid, pod: &Arc<Pod>) {
+        let checkpoint = self.left.remove(uid).flatten();
+        let host = Arc::clone(&self.context.host);
+        let observed = recover(Arc::clone(pod), host, checkpoint.as_ref(), &self.known, clock::now());
+        let verdict = self.judge(&observed);
+        let (worker, sender) =
+            Worker::new(Arc::clone(&self.context), observed, &self.known, self.reports.clone());
+        if let Some(verdict) = verdict {
+            let _ = sender.send(Message::Event(Event::Judged(verdict)));
+        }
+        self.workers.insert(uid.clone(), sender);
+        let task = self.tasks.spawn(worker.run());
+        self.uids.insert(task.id(), uid.clone());
+    }
+
+    /// Judges a pod that was not judged before, and books what it is promised.
+    fn judge(&mut self, observed: &Observed) -> Option<Admission> {
+        if observed.is_terminal() {
+            return None;
+        }
+        let verdict = (observed.admission == Admission::Awaited).then(|| self.verdict(&observed.pod));
+        if *verdict.as_ref().unwrap_or(&observed.admission) == Admission::Admitted {
+            self.view.promised.insert(observed.uid(), Resources::requested(&observed.pod));
+        }
+        verdict
+    }
+
+    fn verdict(&self, pod: &Pod) -> Admission {
+        match (govern(&self.view, pod), self.context.provider.accepts(pod)) {
+            (Admission::Admitted, Err(unsupported)) => Admission::Refused {
+                reason: "PodFeatureUnsupported".to_owned(),
+                message: unsupported.to_string(),
+            },
+            (admission, _) => admission,
+        }
+    }
+
+    fn ended(&mut self, ended: Result<(Id, ()), JoinError>) {
+        let id = match &ended {
+            Ok((id, ())) => *id,
+            Err(error) => error.id(),
+        };
+        let Some(uid) = self.uids.remove(&id) else { return };
+        if let Err(error) = ended {
+            error!(%uid, %error, "the worker of a pod failed");
+        }
+        self.workers.remove(&uid);
+        self.view.promised.remove(&uid);
+    }
+
+    /// Ends what runs, each with its grace, and waits until the last statuses are written.
+    async fn end(mut self) {
+        let grace =
+            self.context.directory.list().iter().map(|view| view.pod.grace()).max().unwrap_or_default();
+        info!(pods = self.workers.len(), "ending the node's containers");
+        for worker in self.workers.values() {
+            let _ = worker.send(Message::Event(Event::ShutDown));
+        }
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        if timeout(grace + LAST_WORDS, all).await.is_err() {
+            warn!(pods = self.tasks.len(), "the last statuses of some pods could not be written");
+        }
+    }
+}
+
+/// All pods bound to the node, as they change. A node may ask for no others.
+fn watch_pods(
+    context: &Context,
+    node: &str,
+) -> impl Stream<Item = Result<watcher::Event<Pod>, watcher::Error>> + use<> {
+    let pods: Api<Pod> = Api::all(context.api.client());
+    let config = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
+    watcher(pods, config).default_backoff().modify(|pod| pod.metadata.managed_fields = None)
+}

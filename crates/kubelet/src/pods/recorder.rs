@@ -1,0 +1,184 @@
+use std::collections::HashMap;
+use std::time::Duration;
+
+use coracle_lifecycle::Notice;
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tracing::debug;
+
+use super::PodApi;
+use crate::clock;
+
+/// What waits to be written at most; more is dropped, as the kubelet does.
+const QUEUE: usize = 1_000;
+/// The time one Event takes: 50 a second.
+const INTERVAL: Duration = Duration::from_millis(20);
+/// How many Events may come at once.
+const BURST: u32 = 100;
+/// How many Events are remembered, to be counted up when they happen again.
+const REMEMBERED: usize = 4_096;
+
+/// Takes what people are told of pods, and never makes a caller wait.
+#[derive(Clone)]
+pub(crate) struct Recorder {
+    queue: mpsc::Sender<Event>,
+    node: String,
+}
+
+impl Recorder {
+    /// A recorder and the queue that [`record`] writes from.
+    pub(crate) fn new(node: &str) -> (Self, mpsc::Receiver<Event>) {
+        let (queue, events) = mpsc::channel(QUEUE);
+        (Self { queue, node: node.to_owned() }, events)
+    }
+
+    /// Tells people something about a pod.
+    pub(crate) fn pod(&self, pod: &Pod, notice: Notice) {
+        if self.queue.try_send(self.event(pod, notice)).is_err() {
+            debug!("an Event was dropped: too many wait to be written");
+        }
+    }
+
+    fn event(&self, pod: &Pod, notice: Notice) -> Event {
+        let now = clock::now();
+        let name = pod.metadata.name.clone().unwrap_or_default();
+        Event {
+            metadata: ObjectMeta {
+                name: Some(format!("{name}.{:x}", now.as_nanosecond())),
+                namespace: pod.metadata.namespace.clone(),
+                ..ObjectMeta::default()
+            },
+            involved_object: ObjectReference {
+                api_version: Some("v1".to_owned()),
+                kind: Some("Pod".to_owned()),
+                name: Some(name),
+                namespace: pod.metadata.namespace.clone(),
+                uid: pod.metadata.uid.clone(),
+                resource_version: pod.metadata.resource_version.clone(),
+                field_path: notice.container.map(|container| format!("spec.containers{{{container}}}")),
+            },
+            type_: Some(if notice.is_warning { "Warning" } else { "Normal" }.to_owned()),
+            reason: Some(notice.reason),
+            message: Some(shortened(notice.message)),
+            first_timestamp: Some(Time(now)),
+            last_timestamp: Some(Time(now)),
+            count: Some(1),
+            source: Some(EventSource {
+                component: Some("kubelet".to_owned()),
+                host: Some(self.node.clone()),
+            }),
+            reporting_component: Some("kubelet".to_owned()),
+            reporting_instance: Some(self.node.clone()),
+            ..Event::default()
+        }
+    }
+}
+
+/// The API server refuses longer messages.
+const LONGEST_MESSAGE: usize = 1_024;
+
+fn shortened(mut message: String) -> String {
+    message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
+    message
+}
+
+/// Writes what is in the queue until all recorders are gone, at most 50 a second in the long run. An Event that
+/// happened before is counted up.
+pub(crate) async fn record(api: PodApi, mut events: mpsc::Receiver<Event>) {
+    let mut pace = Pace::new(Instant::now());
+    let mut series = Series::default();
+    while let Some(event) = events.recv().await {
+        sleep_until(pace.next(Instant::now())).await;
+        let written = match series.again(&event) {
+            Some(earlier) => api.patch_event(&earlier).await,
+            None => api.create_event(&event).await.inspect(|()| series.remember(event)),
+        };
+        if let Err(error) = written {
+            debug!(%error, "an Event could not be written");
+        }
+    }
+}
+
+/// A leaky bucket: a burst passes at once, then one at a time.
+struct Pace {
+    /// When the bucket is empty again.
+    empty_at: Instant,
+}
+
+impl Pace {
+    fn new(now: Instant) -> Self {
+        Self { empty_at: now }
+    }
+
+    /// When the next one may pass.
+    fn next(&mut self, now: Instant) -> Instant {
+        self.empty_at = self.empty_at.max(now) + INTERVAL;
+        let fill = self.empty_at - now;
+        now + fill.saturating_sub(INTERVAL * BURST)
+    }
+}
+
+/// What makes two Events one that happened twice.
+type Key = (Option<String>, Option<String>, Option<String>, Option<String>);
+
+#[derive(Default)]
+struct Series {
+    written: HashMap<Key, Event>,
+}
+
+impl Series {
+    fn key(event: &Event) -> Key {
+        let object = &event.involved_object;
+        (object.uid.clone(), object.field_path.clone(), event.reason.clone(), event.message.clone())
+    }
+
+    /// The Event as it was written before, counted up; `None` when it is new.
+    fn again(&mut self, event: &Event) -> Option<Event> {
+        let earlier = self.written.get_mut(&Self::key(event))?;
+        earlier.count = earlier.count.map(|count| count.saturating_add(1));
+        earlier.last_timestamp.clone_from(&event.last_timestamp);
+        Some(earlier.clone())
+    }
+
+    fn remember(&mut self, event: Event) {
+        if self.written.len() >= REMEMBERED {
+            self.written.clear();
+        }
+        self.written.insert(Self::key(&event), event);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_passes_at_once_and_then_fifty_a_second() {
+        let now = Instant::now();
+        let mut pace = Pace::new(now);
+        let waits: Vec<Duration> = (0..103).map(|_| pace.next(now) - now).collect();
+        assert!(waits[..100].iter().all(Duration::is_zero));
+        assert_eq!(waits[100..], [INTERVAL, INTERVAL * 2, INTERVAL * 3]);
+    }
+
+    #[test]
+    fn what_happens_again_is_counted_up() {
+        let (recorder, _queue) = Recorder::new("n");
+        let notice = |message: &str| Notice {
+            is_warning: true,
+            reason: "BackOff".to_owned(),
+            message: message.to_owned(),
+            container: Some("c".to_owned()),
+        };
+        let mut series = Series::default();
+        let first = recorder.event(&Pod::default(), notice("a"));
+        assert_eq!(series.again(&first), None);
+        series.remember(first.clone());
+        let again = series.again(&recorder.event(&Pod::default(), notice("a"))).unwrap();
+        assert_eq!((again.count, &again.metadata.name), (Some(2), &first.metadata.name));
+        assert_eq!(series.again(&recorder.event(&Pod::default(), notice("b"))), None);
+        assert_eq!(first.involved_object.field_path.as_deref(), Some("spec.containers{c}"));
+    }
+}

@@ -1,0 +1,91 @@
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use coracle_lifecycle::reasons::Waiting;
+use coracle_lifecycle::{Container, ContainerSpec, Event, ImageError, LocalImage, StartError, Wish};
+use k8s_openapi::api::core::v1::Pod;
+use thiserror::Error;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::worker::Message;
+use super::{Context, disk, spec};
+
+/// One run of a container that is to be started.
+pub(super) struct Run {
+    pub(super) container: String,
+    pub(super) attempt: u32,
+    pub(super) image: LocalImage,
+}
+
+#[derive(Debug, Error)]
+enum Failure {
+    #[error("the pod has no container {0:?}")]
+    Undeclared(String),
+    #[error("cannot make {path}: {source}")]
+    Directory { path: PathBuf, source: io::Error },
+    #[error("cannot lay out the image's files: {0}")]
+    Image(#[from] ImageError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+impl Failure {
+    fn reason(&self) -> Waiting {
+        match self {
+            Self::Start(error) => Waiting::from(error),
+            Self::Undeclared(_) | Self::Directory { .. } | Self::Image(_) => Waiting::CreateContainerError,
+        }
+    }
+}
+
+/// Starts a run and reports it, then its end: `Started` and `Exited`, or `StartFailed`.
+pub(super) async fn start(context: &Context, pod: &Pod, run: Run, events: UnboundedSender<Message>) {
+    let (container, attempt) = (run.container.clone(), run.attempt);
+    match try_start(context, pod, run).await {
+        Ok(handle) => {
+            let _ =
+                events.send(Message::Handle { container: container.clone(), handle: Arc::clone(&handle) });
+            let _ = events.send(Message::Event(Event::Started { container: container.clone() }));
+            watch_end(container, attempt, handle, events).await;
+        }
+        Err(failure) => {
+            let (reason, message) = (failure.reason(), failure.to_string());
+            let _ = events.send(Message::Event(Event::StartFailed { container, reason, message }));
+        }
+    }
+}
+
+/// Reports the end of a run.
+pub(super) async fn watch_end(
+    container: String,
+    attempt: u32,
+    handle: Arc<dyn Container>,
+    events: UnboundedSender<Message>,
+) {
+    let exit = handle.exited().await;
+    let _ = events.send(Message::Event(Event::Exited { container, attempt, exit }));
+}
+
+async fn try_start(context: &Context, pod: &Pod, run: Run) -> Result<Arc<dyn Container>, Failure> {
+    let declared = pod.container(&run.container).ok_or_else(|| Failure::Undeclared(run.container.clone()))?;
+    let spec = spec::resolve(context, pod, declared, run.attempt, run.image);
+    make_directories(context, &spec, run.attempt).await?;
+    context.images.root_file_system(&spec.image, &spec.root).await?;
+    Ok(context.provider.start(spec).await?)
+}
+
+/// Makes a fresh root directory, where nothing of an earlier run is left, and the log's directory, where only the log of
+/// the run before is kept.
+async fn make_directories(context: &Context, spec: &ContainerSpec, attempt: u32) -> Result<(), Failure> {
+    let earlier = context.layout.containers(&spec.pod.uid).join(&spec.name);
+    let (root, log) = (spec.root.clone(), spec.log.path.clone());
+    let made = disk::off_thread(move || {
+        disk::remove(&earlier)?;
+        disk::private_directory(&root)?;
+        let logs = log.parent().unwrap_or(&root);
+        disk::private_directory(logs)?;
+        disk::prune_logs(logs, attempt)
+    });
+    made.await.map_err(|source| Failure::Directory { path: spec.root.clone(), source })
+}

@@ -1,0 +1,183 @@
+use std::collections::BTreeSet;
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use coracle_lifecycle::projection::{Fetched, Files, ProjectionError, project};
+use coracle_lifecycle::{PodIdentity, Wish};
+use k8s_openapi::api::core::v1::{Pod, ProjectedVolumeSource, Volume};
+use thiserror::Error;
+
+use super::Context;
+use super::disk::{self, private_directory};
+
+/// Why a volume could not be made. The message is the one of the kubelet's `FailedMount` event.
+#[derive(Debug, Error)]
+#[error("MountVolume.SetUp failed for volume {volume:?} : {cause}")]
+pub(super) struct MountError {
+    volume: String,
+    cause: Cause,
+}
+
+#[derive(Debug, Error)]
+enum Cause {
+    #[error("{0} volumes are not supported by this node yet")]
+    UnsupportedKind(String),
+    #[error(transparent)]
+    Projection(#[from] ProjectionError),
+    #[error("failed to fetch {what}: {source}")]
+    Fetch { what: String, source: Box<kube::Error> },
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Makes all volumes of a pod; what is there already is made anew.
+pub(super) async fn mount(context: &Context, pod: &Pod) -> Result<(), MountError> {
+    for volume in volumes(pod) {
+        let mounted = mount_one(context, pod, volume).await;
+        mounted.map_err(|cause| MountError { volume: volume.name.clone(), cause })?;
+    }
+    Ok(())
+}
+
+fn volumes(pod: &Pod) -> impl Iterator<Item = &Volume> {
+    pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten())
+}
+
+/// The directory of a pod's volume; `None` when the pod has none of this name.
+pub(super) fn directory(context: &Context, pod: &Pod, name: &str) -> Option<PathBuf> {
+    let volume = volumes(pod).find(|volume| volume.name == name)?;
+    Some(context.layout.volume(&pod.identity().uid, &plugin(volume), name))
+}
+
+/// Whether no container may write to a volume: Kubernetes' own content is read-only to all.
+pub(super) fn is_read_only(pod: &Pod, name: &str) -> bool {
+    volumes(pod).any(|volume| volume.name == name && volume.projected.is_some())
+}
+
+/// The kind of a volume as its field in the API is called. One without any source is an `emptyDir`.
+fn plugin(volume: &Volume) -> String {
+    let fields = serde_json::to_value(volume).unwrap_or_default();
+    let kind = fields.as_object().and_then(|fields| fields.keys().find(|key| *key != "name").cloned());
+    kind.unwrap_or_else(|| "emptyDir".to_owned())
+}
+
+async fn mount_one(context: &Context, pod: &Pod, volume: &Volume) -> Result<(), Cause> {
+    let Some(source) = &volume.projected else { return Err(Cause::UnsupportedKind(plugin(volume))) };
+    let fetched = fetch(context, pod, source).await?;
+    let files = project(pod, source, &fetched)?;
+    let directory = context.layout.volume(&pod.identity().uid, "projected", &volume.name);
+    Ok(disk::off_thread(move || write(&directory, &files)).await?)
+}
+
+async fn fetch(context: &Context, pod: &Pod, source: &ProjectedVolumeSource) -> Result<Fetched, Cause> {
+    let identity = pod.identity();
+    let mut fetched = Fetched::default();
+    for part in source.sources.iter().flatten() {
+        if let Some(wanted) = &part.service_account_token {
+            let account =
+                pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref()).unwrap_or("default");
+            let audience = wanted.audience.as_deref().filter(|audience| !audience.is_empty());
+            let token = context.api.token(&identity, account, audience, wanted.expiration_seconds).await;
+            fetched.tokens.push(token.map_err(|source| failed(format!("a token of {account:?}"), source))?);
+        }
+        if let Some(wanted) = &part.config_map {
+            fetch_config_map(context, &identity, &wanted.name, &mut fetched).await?;
+        }
+    }
+    Ok(fetched)
+}
+
+async fn fetch_config_map(
+    context: &Context,
+    pod: &PodIdentity,
+    name: &str,
+    fetched: &mut Fetched,
+) -> Result<(), Cause> {
+    let found = context.api.config_map(&pod.namespace, name).await;
+    if let Some(object) = found.map_err(|source| failed(format!("configmap {name:?}"), source))? {
+        fetched.config_maps.insert(name.to_owned(), object);
+    }
+    Ok(())
+}
+
+fn failed(what: String, source: kube::Error) -> Cause {
+    Cause::Fetch { what, source: Box::new(source) }
+}
+
+/// The link through which all files of a volume are seen.
+const CURRENT: &str = "..data";
+
+/// Writes a volume as Kubernetes' atomic writer does: the files in a directory of their own, `..data` a link to it that
+/// is swapped by one rename, and each visible name a link through `..data`.
+fn write(directory: &Path, files: &Files) -> io::Result<()> {
+    private_directory(directory)?;
+    let payload = tempfile::Builder::new().prefix("..").tempdir_in(directory)?.keep();
+    fs::set_permissions(&payload, Permissions::from_mode(0o755))?;
+    for (path, file) in files {
+        let path = payload.join(path);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::write(&path, &file.content)?;
+        fs::set_permissions(&path, Permissions::from_mode(file.mode))?;
+    }
+    let before = fs::read_link(directory.join(CURRENT)).ok();
+    swap(directory, &payload)?;
+    for name in visible_names(files) {
+        let link = directory.join(name);
+        if fs::symlink_metadata(&link).is_err() {
+            symlink(Path::new(CURRENT).join(name), link)?;
+        }
+    }
+    before.map_or(Ok(()), |before| fs::remove_dir_all(directory.join(before)))
+}
+
+fn swap(directory: &Path, payload: &Path) -> io::Result<()> {
+    let beside = directory.join("..data_tmp");
+    let _ = fs::remove_file(&beside);
+    symlink(payload.file_name().unwrap_or_default(), &beside)?;
+    fs::rename(beside, directory.join(CURRENT))
+}
+
+/// The first part of each path, once.
+fn visible_names(files: &Files) -> BTreeSet<&str> {
+    files.keys().map(|path| path.split_once('/').map_or(path.as_str(), |(name, _)| name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use coracle_lifecycle::projection::File;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn files(entries: &[(&str, &str)]) -> Files {
+        let file = |text: &str| File { content: text.as_bytes().to_vec(), mode: 0o600 };
+        entries.iter().map(|(path, text)| ((*path).to_owned(), file(text))).collect()
+    }
+
+    #[test]
+    fn a_volume_is_seen_through_one_link_and_swapped_whole() {
+        let root = tempfile::tempdir().unwrap();
+        let volume = root.path().join("v");
+        write(&volume, &files(&[("token", "one"), ("deep/er/file", "x")])).unwrap();
+        assert_eq!(fs::read_to_string(volume.join("token")).unwrap(), "one");
+        assert_eq!(fs::read_to_string(volume.join("deep/er/file")).unwrap(), "x");
+        assert_eq!(fs::read_link(volume.join("token")).unwrap(), Path::new("..data/token"));
+        write(&volume, &files(&[("token", "two")])).unwrap();
+        assert_eq!(fs::read_to_string(volume.join("token")).unwrap(), "two");
+        let payloads = fs::read_dir(&volume).unwrap().flatten().filter(|entry| entry.path().is_dir()).count();
+        assert_eq!(payloads, 3, "..data, its target and the dangling \"deep\" is none");
+        assert_eq!(fs::metadata(volume.join("token")).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn the_kind_of_a_volume_is_its_field() {
+        let kind = |json: Value| plugin(&serde_json::from_value(json).unwrap());
+        assert_eq!(kind(serde_json::json!({ "name": "v", "hostPath": { "path": "/x" } })), "hostPath");
+        assert_eq!(kind(serde_json::json!({ "name": "v", "emptyDir": {} })), "emptyDir");
+        assert_eq!(kind(serde_json::json!({ "name": "v" })), "emptyDir");
+    }
+}
