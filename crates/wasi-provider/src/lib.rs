@@ -1,1 +1,28 @@
-//! Runs containers as WebAssembly under wasmtime.
+//! Runs containers as WebAssembly under wasmtime: the node's runtime for wasip1 modules and `wasi:cli` components.
+//!
+//! [`WasiProvider`] implements [`coracle_lifecycle::Provider`]. It knows no Kubernetes client: all it is given is
+//! resolved and on this machine. Programs are compiled by a child process, which calls [`compile_main`].
+
+mod accept;
+mod cache;
+mod clock;
+mod compile;
+mod container;
+mod end;
+mod engine;
+mod guest;
+mod inspect;
+mod lines;
+mod locks;
+mod log;
+mod output;
+mod program;
+mod programs;
+mod provider;
+mod room;
+mod ticker;
+mod usage;
+
+pub use compile::{CompileLimits, compile_main};
+pub use provider::{Settings, SetupError, WasiProvider};
+pub use room::raise_descriptor_limit;

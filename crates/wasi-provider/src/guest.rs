@@ -1,0 +1,88 @@
+//! What a guest sees: its arguments, environment, files and outputs, and nothing else.
+
+use std::path::Path;
+
+use coracle_lifecycle::{ContainerSpec, StartError};
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::p1::WasiP1Ctx;
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+
+use crate::inspect::Kind;
+use crate::lines::Channel;
+use crate::log::Log;
+use crate::output::Output;
+use crate::usage::Limiter;
+
+/// The state of a store: a guest's world, and the limiter that holds it to its memory.
+pub(crate) struct Guest<W> {
+    pub(crate) world: W,
+    pub(crate) limiter: Limiter,
+}
+
+/// The world of a wasip1 module.
+pub(crate) type ModuleGuest = Guest<WasiP1Ctx>;
+
+/// The world of a component.
+pub(crate) type ComponentGuest = Guest<ComponentWorld>;
+
+pub(crate) struct ComponentWorld {
+    context: WasiCtx,
+    resources: ResourceTable,
+}
+
+impl ComponentWorld {
+    pub(crate) fn new(context: WasiCtx) -> Self {
+        Self { context, resources: ResourceTable::new() }
+    }
+}
+
+impl WasiView for ComponentGuest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.world.context, table: &mut self.world.resources }
+    }
+}
+
+/// Opens what the container sees. Its standard input is closed, and it has no network.
+///
+/// # Errors
+/// When its root or a mount is no directory that can be opened.
+pub(crate) fn world(spec: &ContainerSpec, kind: Kind, log: &Log) -> Result<WasiCtxBuilder, StartError> {
+    let mut world = WasiCtxBuilder::new();
+    world.args(&arguments(spec)).envs(&environment(spec, kind));
+    world.stdout(Output::new(log, Channel::Stdout)).stderr(Output::new(log, Channel::Stderr));
+    world.initial_cwd(working_directory(spec));
+    open(&mut world, &spec.root, "/", spec.read_only_root)?;
+    for mount in &spec.mounts {
+        open(&mut world, &mount.source, &mount.target, mount.read_only)?;
+    }
+    Ok(world)
+}
+
+fn open(world: &mut WasiCtxBuilder, source: &Path, target: &str, read_only: bool) -> Result<(), StartError> {
+    let permissions = if read_only { FsPerms::ReadOnly } else { FsPerms::ReadWrite };
+    world.preopened_dir(source, target, permissions).map(drop).map_err(|error| {
+        let (source, cause) = (source.display(), error.root_cause());
+        StartError::Invalid(format!("the directory {source} for {target} cannot be opened: {cause}"))
+    })
+}
+
+/// A bare program is its own entry point: `command`, when given, is the start of argv, else the program's name.
+fn arguments(spec: &ContainerSpec) -> Vec<&str> {
+    let name = std::slice::from_ref(&spec.image.module.name);
+    let start = if spec.command.is_empty() { name } else { &spec.command };
+    start.iter().chain(&spec.args).map(String::as_str).collect()
+}
+
+/// The container's environment; wasip1 knows a working directory by the variable `PWD` only.
+fn environment(spec: &ContainerSpec, kind: Kind) -> Vec<(&str, &str)> {
+    let mut environment: Vec<_> =
+        spec.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    if kind == Kind::Module && !environment.iter().any(|(name, _)| *name == "PWD") {
+        environment.push(("PWD", working_directory(spec)));
+    }
+    environment
+}
+
+fn working_directory(spec: &ContainerSpec) -> &str {
+    spec.working_directory.as_deref().unwrap_or("/")
+}

@@ -1,0 +1,214 @@
+//! What a program is, told from its bytes without compiling it.
+
+use std::fmt;
+
+use coracle_lifecycle::PrepareError;
+use wasmparser::{Encoding, ExternalKind, Parser, Payload};
+use wasmtime::Engine;
+
+/// The kinds of programs that can run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A core module with `_start`, against `wasi_snapshot_preview1` or `wasi_unstable`.
+    Module,
+    /// A component that exports `wasi:cli/run@0.2`.
+    Command,
+    /// A component that exports `wasi:cli/run@0.3`.
+    ConcurrentCommand,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Module => "wasip1 module",
+            Self::Command => "wasi:cli/command@0.2 component",
+            Self::ConcurrentCommand => "wasi:cli/command@0.3 component",
+        })
+    }
+}
+
+/// What a look at the bytes tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Inspected {
+    pub(crate) kind: Kind,
+    /// The bytes of initial data in it and in all it contains.
+    pub(crate) data: usize,
+}
+
+/// Tells what `bytes` hold.
+///
+/// # Errors
+/// Says what they are instead when they are no program that can run.
+pub(crate) fn inspect(bytes: &[u8]) -> Result<Inspected, PrepareError> {
+    if Engine::detect_precompiled(bytes).is_some() {
+        return Err(PrepareError::Unsupported(
+            "code compiled ahead of time is not accepted, because it is native code: push the WebAssembly program itself"
+                .to_owned(),
+        ));
+    }
+    if !bytes.starts_with(b"\0asm") {
+        let what = describe_foreign(bytes);
+        return Err(PrepareError::Invalid(format!("not a WebAssembly program but {what}")));
+    }
+    let outline = outline(bytes)
+        .map_err(|error| PrepareError::Invalid(format!("damaged or truncated WebAssembly program: {error}")))?;
+    Ok(Inspected { kind: outline.kind()?, data: outline.data })
+}
+
+fn describe_foreign(bytes: &[u8]) -> String {
+    const KNOWN: [(&[u8], &str); 8] = [
+        (b"\x7fELF", "an ELF file (a native program)"),
+        (b"MZ", "a Windows program"),
+        (b"\xcf\xfa\xed\xfe", "a macOS program"),
+        (b"#!", "a script"),
+        (b"\x1f\x8b", "gzip data"),
+        (b"\x28\xb5\x2f\xfd", "zstd data"),
+        (b"PK", "a zip archive"),
+        (b"(", "text (WebAssembly's text format must be translated first)"),
+    ];
+    if bytes.is_empty() {
+        return "an empty file".to_owned();
+    }
+    let known = KNOWN.iter().find(|(start, _)| bytes.starts_with(start));
+    known.map_or_else(
+        || format!("a file that begins with {:?}", bytes[..bytes.len().min(8)].escape_ascii().to_string()),
+        |(_, what)| (*what).to_owned(),
+    )
+}
+
+/// The outermost imports and exports of a program, and the size of all its data.
+struct Outline {
+    encoding: Encoding,
+    functions: Vec<String>,
+    interfaces: Vec<String>,
+    data: usize,
+}
+
+fn outline(bytes: &[u8]) -> Result<Outline, wasmparser::BinaryReaderError> {
+    let mut outline =
+        Outline { encoding: Encoding::Module, functions: Vec::new(), interfaces: Vec::new(), data: 0 };
+    let mut depth = 0_usize;
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload? {
+            Payload::Version { encoding, .. } if depth == 0 => outline.encoding = encoding,
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::DataSection(section) => outline.data += section.range().len(),
+            Payload::ExportSection(section) if depth == 0 => {
+                for export in section {
+                    let export = export?;
+                    if export.kind == ExternalKind::Func {
+                        outline.functions.push(export.name.to_owned());
+                    }
+                }
+            }
+            Payload::ComponentExportSection(section) if depth == 0 => {
+                for export in section {
+                    outline.interfaces.push(export?.name.name.to_owned());
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(outline)
+}
+
+impl Outline {
+    fn kind(&self) -> Result<Kind, PrepareError> {
+        let exports = |interface: &str| self.interfaces.iter().any(|name| name.starts_with(interface));
+        let kind = match self.encoding {
+            Encoding::Module => self.functions.iter().any(|name| name == "_start").then_some(Kind::Module),
+            Encoding::Component if exports("wasi:cli/run@0.2.") => Some(Kind::Command),
+            Encoding::Component if exports("wasi:cli/run@0.3.") => Some(Kind::ConcurrentCommand),
+            Encoding::Component => None,
+        };
+        kind.ok_or_else(|| PrepareError::Unsupported(self.refusal()))
+    }
+
+    fn refusal(&self) -> String {
+        match self.encoding {
+            Encoding::Module => {
+                format!("a module without a function `_start` to run; it exports {}", list(&self.functions))
+            }
+            Encoding::Component => format!(
+                "a component of a world that cannot run here: it exports {}; supported is wasi:cli/run of 0.2 and 0.3",
+                list(&self.interfaces),
+            ),
+        }
+    }
+}
+
+fn list(names: &[String]) -> String {
+    const SHOWN: usize = 8;
+    const LONGEST: usize = 80;
+    if names.is_empty() {
+        return "nothing".to_owned();
+    }
+    let shown: Vec<String> = names.iter().take(SHOWN).map(|name| name.chars().take(LONGEST).collect()).collect();
+    let more = if names.len() > SHOWN { ", …" } else { "" };
+    format!("{}{more}", shown.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(text: &str) -> Result<Inspected, PrepareError> {
+        inspect(&wat::parse_str(text).unwrap())
+    }
+
+    fn refusal(bytes: &[u8]) -> String {
+        inspect(bytes).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn programs_are_told_apart_by_content() {
+        let module = look(r#"(module (memory 1) (data (i32.const 0) "four") (func (export "_start")))"#).unwrap();
+        assert_eq!(module.kind, Kind::Module);
+        assert!((4..20).contains(&module.data), "{}", module.data);
+        for (version, kind) in [("0.2.0", Kind::Command), ("0.2.12", Kind::Command), ("0.3.2", Kind::ConcurrentCommand)] {
+            let text = format!(r#"(component (instance $run) (export "wasi:cli/run@{version}" (instance $run)))"#);
+            assert_eq!(look(&text).unwrap().kind, kind, "{version}");
+        }
+    }
+
+    #[test]
+    fn data_inside_components_counts() {
+        let text = r#"(component
+            (core module (memory 1) (data (i32.const 0) "0123456789012345678901234567890123456789"))
+            (instance $run) (export "wasi:cli/run@0.2.3" (instance $run)))"#;
+        assert!(look(text).unwrap().data >= 40);
+    }
+
+    #[test]
+    fn an_export_of_an_inner_part_is_none_of_the_program() {
+        let text = r#"(component (core module (func (export "_start"))))"#;
+        assert!(look(text).unwrap_err().to_string().contains("it exports nothing"));
+    }
+
+    #[test]
+    fn refusals_name_the_cause() {
+        assert!(refusal(b"").contains("an empty file"));
+        assert!(refusal(b"\x7fELF\x02\x01").contains("ELF"));
+        assert!(refusal(b"#!/bin/sh\n").contains("script"));
+        assert!(refusal(b"(module)").contains("text"));
+        assert!(refusal(b"\xff\xfehello").contains(r"\\xff\\xfehello"), "{}", refusal(b"\xff\xfehello"));
+        let whole = wat::parse_str(r#"(module (func (export "_start")) (func (export "other")))"#).unwrap();
+        assert!(refusal(&whole[..whole.len() - 3]).contains("truncated"));
+        let library = look(r#"(module (func (export "add")) (memory (export "_start") 1))"#).unwrap_err();
+        assert_eq!(
+            library,
+            PrepareError::Unsupported("a module without a function `_start` to run; it exports add".to_owned())
+        );
+        let server =
+            look(r#"(component (instance $h) (export "wasi:http/incoming-handler@0.2.0" (instance $h)))"#).unwrap_err();
+        assert!(server.to_string().contains("it exports wasi:http/incoming-handler@0.2.0"), "{server}");
+    }
+
+    #[test]
+    fn code_that_somebody_else_compiled_is_refused() {
+        let engine = crate::engine::engine(crate::engine::Layout::Copied).unwrap();
+        let compiled = engine.precompile_module(&wat::parse_str("(module)").unwrap()).unwrap();
+        assert!(refusal(&compiled).contains("compiled ahead of time"));
+    }
+}

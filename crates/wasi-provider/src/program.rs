@@ -1,0 +1,185 @@
+//! A program that is compiled, loaded and linked: it can be started any number of times.
+
+use std::path::Path;
+
+use coracle_lifecycle::PrepareError;
+use wasmtime::component::{Component, Linker as ComponentLinker};
+use wasmtime::{Engine, InstancePre, Linker, Module, Store};
+use wasmtime_wasi::p2::bindings::CommandPre;
+use wasmtime_wasi::p3::bindings::CommandPre as ConcurrentCommandPre;
+use wasmtime_wasi::{I32Exit, WasiCtxBuilder, p0, p1, p2, p3};
+
+use crate::end::Verdict;
+use crate::guest::{ComponentGuest, ComponentWorld, Guest, ModuleGuest};
+use crate::inspect::Kind;
+use crate::usage::Limiter;
+
+/// Mappings of a container beside its memories: its fiber's stack with the guard.
+const MAPPINGS_PER_GUEST: u64 = 3;
+/// Mappings of a memory: what is in use and what is reserved, each once more when it begins as a mapped image.
+const MAPPINGS_PER_MEMORY: u64 = 4;
+/// Handles to host resources, such as open files and pending timers, of one component.
+const MAX_HANDLES: usize = 10_000;
+/// Bytes that one call may make the host copy.
+const HOSTCALL_BYTES: usize = 64 << 20;
+
+/// An engine with all that programs may import. Made once: to fill a linker costs more than to start a program.
+pub(crate) struct Host {
+    engine: Engine,
+    modules: Linker<ModuleGuest>,
+    components: ComponentLinker<ComponentGuest>,
+}
+
+impl Host {
+    pub(crate) fn new(engine: &Engine) -> wasmtime::Result<Self> {
+        Ok(Self { engine: engine.clone(), modules: module_linker(engine)?, components: component_linker(engine)? })
+    }
+
+    /// Loads the code that this node compiled for this host's engine into `file`.
+    ///
+    /// # Errors
+    /// When the file is not whole.
+    #[expect(unsafe_code, reason = "the one place where code that this node compiled itself is loaded")]
+    pub(crate) fn load(&self, kind: Kind, file: &Path) -> wasmtime::Result<Code> {
+        // SAFETY: the file lies in a directory that only this user can write to, was compiled there by this program
+        // for an engine of the same key, and is replaced by renaming, never changed.
+        unsafe {
+            match kind {
+                Kind::Module => Module::deserialize_file(&self.engine, file).map(Code::Module),
+                Kind::Command | Kind::ConcurrentCommand => {
+                    Component::deserialize_file(&self.engine, file).map(Code::Component)
+                }
+            }
+        }
+    }
+
+    /// Links loaded code to what this host offers.
+    ///
+    /// # Errors
+    /// Names what the program wants and the host does not have.
+    pub(crate) fn link(&self, kind: Kind, code: &Code) -> Result<Program, PrepareError> {
+        let entry = self.entry(kind, code).map_err(|error| PrepareError::Unsupported(format!("{error:#}")))?;
+        Ok(Program { kind, mappings: code.mappings(), engine: self.engine.clone(), entry })
+    }
+
+    fn entry(&self, kind: Kind, code: &Code) -> wasmtime::Result<Entry> {
+        match code {
+            Code::Module(module) => self.modules.instantiate_pre(module).map(Entry::Module),
+            Code::Component(component) => {
+                let linked = self.components.instantiate_pre(component)?;
+                if kind == Kind::ConcurrentCommand {
+                    ConcurrentCommandPre::new(linked).map(Entry::ConcurrentCommand)
+                } else {
+                    CommandPre::new(linked).map(Entry::Command)
+                }
+            }
+        }
+    }
+}
+
+fn module_linker(engine: &Engine) -> wasmtime::Result<Linker<ModuleGuest>> {
+    let mut linker = Linker::new(engine);
+    p1::add_to_linker_async(&mut linker, |guest: &mut ModuleGuest| &mut guest.world)?;
+    p0::add_to_linker_async(&mut linker, |guest: &mut ModuleGuest| &mut guest.world)?;
+    linker.allow_shadowing(true);
+    for interface in ["wasi_snapshot_preview1", "wasi_unstable"] {
+        // The library's own refuses the codes from 126.
+        linker.func_wrap(interface, "proc_exit", |code: i32| -> wasmtime::Result<()> {
+            Err(I32Exit(code).into())
+        })?;
+    }
+    Ok(linker)
+}
+
+fn component_linker(engine: &Engine) -> wasmtime::Result<ComponentLinker<ComponentGuest>> {
+    let mut linker = ComponentLinker::new(engine);
+    p2::add_to_linker_async(&mut linker)?;
+    p3::add_to_linker(&mut linker)?;
+    Ok(linker)
+}
+
+/// Loaded code, not linked yet.
+pub(crate) enum Code {
+    Module(Module),
+    Component(Component),
+}
+
+impl Code {
+    fn mappings(&self) -> u64 {
+        let resources = match self {
+            Self::Module(module) => Some(module.resources_required()),
+            Self::Component(component) => component.resources_required(),
+        };
+        let memories = resources.map_or(1, |resources| u64::from(resources.num_memories));
+        MAPPINGS_PER_GUEST + MAPPINGS_PER_MEMORY * memories
+    }
+}
+
+/// A program that is ready to start.
+pub(crate) struct Program {
+    pub(crate) kind: Kind,
+    /// The most memory mappings that one run of it takes.
+    pub(crate) mappings: u64,
+    engine: Engine,
+    entry: Entry,
+}
+
+enum Entry {
+    Module(InstancePre<ModuleGuest>),
+    Command(CommandPre<ComponentGuest>),
+    ConcurrentCommand(ConcurrentCommandPre<ComponentGuest>),
+}
+
+impl Program {
+    /// Runs it once, from instantiation to its end. Dropping the future ends the run.
+    pub(crate) async fn run(&self, mut world: WasiCtxBuilder, limiter: Limiter) -> Verdict {
+        match &self.entry {
+            Entry::Module(entry) => self.run_module(entry, Guest { world: world.build_p1(), limiter }).await,
+            Entry::Command(entry) => {
+                let guest = Guest { world: ComponentWorld::new(world.build()), limiter };
+                self.run_command(entry, guest).await
+            }
+            Entry::ConcurrentCommand(entry) => {
+                let guest = Guest { world: ComponentWorld::new(world.build()), limiter };
+                self.run_concurrent_command(entry, guest).await
+            }
+        }
+    }
+
+    async fn run_module(&self, entry: &InstancePre<ModuleGuest>, guest: ModuleGuest) -> Verdict {
+        let mut store = self.store(guest);
+        let instance = entry.instantiate_async(&mut store).await?;
+        if let Ok(initialize) = instance.get_typed_func::<(), ()>(&mut store, "_initialize") {
+            initialize.call_async(&mut store, ()).await?;
+        }
+        let start = instance.get_typed_func::<(), ()>(&mut store, "_start")?;
+        start.call_async(&mut store, ()).await?;
+        Ok(Ok(()))
+    }
+
+    async fn run_command(&self, entry: &CommandPre<ComponentGuest>, guest: ComponentGuest) -> Verdict {
+        let mut store = self.store(guest);
+        let command = entry.instantiate_async(&mut store).await?;
+        command.wasi_cli_run().call_run(&mut store).await
+    }
+
+    async fn run_concurrent_command(
+        &self,
+        entry: &ConcurrentCommandPre<ComponentGuest>,
+        guest: ComponentGuest,
+    ) -> Verdict {
+        let mut store = self.store(guest);
+        let command = entry.instantiate_async(&mut store).await?;
+        store.run_concurrent(async move |accessor| command.wasi_cli_run().call_run(accessor).await).await?
+    }
+
+    fn store<W: Send + 'static>(&self, guest: Guest<W>) -> Store<Guest<W>> {
+        let mut store = Store::new(&self.engine, guest);
+        store.limiter(|guest| &mut guest.limiter);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_async_yield_and_update(1);
+        store.set_max_component_handles(MAX_HANDLES);
+        store.set_hostcall_fuel(HOSTCALL_BYTES);
+        store
+    }
+}

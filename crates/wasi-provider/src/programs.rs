@@ -1,0 +1,160 @@
+//! The programs that are ready to start, by digest.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use coracle_lifecycle::{BoxFuture, Digest, ImageModule, PrepareError};
+use futures::future::{FutureExt as _, Shared};
+use tokio::runtime::Handle;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use crate::cache::Cache;
+use crate::compile::{Compiler, Job};
+use crate::engine::Layout;
+use crate::inspect::{Inspected, inspect};
+use crate::locks::lock;
+use crate::program::{Host, Program};
+
+/// Larger programs are refused unread.
+const MAX_PROGRAM: u64 = 512 << 20;
+
+/// A program being loaded, or loaded, or refused: whoever waits gets the same.
+type Loading = Shared<BoxFuture<'static, Result<Arc<Program>, PrepareError>>>;
+
+/// Every program is loaded once, however many ask for it at a time.
+pub(crate) struct Programs {
+    loader: Arc<Loader>,
+    known: Mutex<HashMap<Digest, Loading>>,
+    tasks: TaskTracker,
+    runtime: Handle,
+}
+
+impl Programs {
+    pub(crate) fn new(loader: Loader, tasks: TaskTracker, runtime: Handle) -> Self {
+        Self { loader: Arc::new(loader), known: Mutex::default(), tasks, runtime }
+    }
+
+    /// The program in this file; compiled unless it was before, loaded unless it is.
+    pub(crate) fn load(&self, module: &ImageModule) -> Loading {
+        let mut known = lock(&self.known);
+        if let Some(loading) = known.get(&module.digest).filter(|loading| !may_be_tried_again(loading)) {
+            return loading.clone();
+        }
+        let (loader, wanted) = (Arc::clone(&self.loader), module.clone());
+        let task = self.tasks.spawn_on(async move { loader.load(&wanted).await }, &self.runtime);
+        let failed = |error| Err(PrepareError::Failed(format!("loading the program failed: {error}")));
+        let loading = task.map(move |done| done.unwrap_or_else(failed)).boxed().shared();
+        known.insert(module.digest.clone(), loading.clone());
+        loading
+    }
+
+    /// The program that was asked for before.
+    pub(crate) fn find(&self, module: &Digest) -> Option<Loading> {
+        lock(&self.known).get(module).cloned()
+    }
+
+    pub(crate) fn forget(&self, module: &Digest) {
+        lock(&self.known).remove(module);
+        for (_, cache) in &self.loader.targets {
+            cache.forget(module);
+        }
+    }
+
+    pub(crate) fn compiled(&self) -> u64 {
+        self.loader.compiler.compiled()
+    }
+}
+
+/// A verdict on the program's bytes stands for ever; a failure of this node may pass.
+fn may_be_tried_again(loading: &Loading) -> bool {
+    matches!(loading.peek(), Some(Err(PrepareError::Failed(_) | PrepareError::TooExpensive(_))))
+}
+
+/// Makes programs ready.
+pub(crate) struct Loader {
+    pub(crate) compiler: Compiler,
+    /// By layout, in the order of [`Layout::ALL`].
+    pub(crate) targets: [(Host, Cache); 2],
+}
+
+impl Loader {
+    async fn load(self: &Arc<Self>, module: &ImageModule) -> Result<Arc<Program>, PrepareError> {
+        let inspected = blocking({
+            let path = module.path.clone();
+            move || inspect(&read(&path)?)
+        })
+        .await?;
+        if let Some(program) = self.load_compiled(module, inspected).await? {
+            return Ok(program);
+        }
+        self.compile(module, inspected).await?;
+        let loaded = self.load_compiled(module, inspected).await?;
+        loaded.ok_or_else(|| PrepareError::Failed("the code just compiled cannot be loaded".to_owned()))
+    }
+
+    fn target(&self, inspected: Inspected) -> &(Host, Cache) {
+        &self.targets[Layout::for_data(inspected.data) as usize]
+    }
+
+    /// Loads and links what is in the cache; throws it away when it is damaged.
+    async fn load_compiled(
+        self: &Arc<Self>,
+        module: &ImageModule,
+        inspected: Inspected,
+    ) -> Result<Option<Arc<Program>>, PrepareError> {
+        let (loader, digest) = (Arc::clone(self), module.digest.clone());
+        blocking(move || {
+            let (host, cache) = loader.target(inspected);
+            let path = cache.path(&digest);
+            if !path.exists() {
+                return Ok(None);
+            }
+            match host.load(inspected.kind, &path) {
+                Ok(code) => host.link(inspected.kind, &code).map(Arc::new).map(Some),
+                Err(error) => {
+                    warn!(path = %path.display(), %error, "damaged compiled code is thrown away");
+                    cache.forget(&digest);
+                    Ok(None)
+                }
+            }
+        })
+        .await
+    }
+
+    async fn compile(&self, module: &ImageModule, inspected: Inspected) -> Result<(), PrepareError> {
+        let (_, cache) = self.target(inspected);
+        let draft = cache.draft().map_err(storage)?;
+        let layout = Layout::for_data(inspected.data);
+        debug!(digest = %module.digest, kind = %inspected.kind, layout = layout.name(), "compiling");
+        let job = Job { module: &module.path, digest: &module.digest, layout, output: &draft };
+        self.compiler.compile(&job).await?;
+        cache.keep(draft, &module.digest).map_err(storage)
+    }
+}
+
+fn storage(error: impl Into<io::Error>) -> PrepareError {
+    PrepareError::Failed(format!("compiled code cannot be stored: {}", error.into()))
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PrepareError> + Send + 'static,
+) -> Result<T, PrepareError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(PrepareError::Failed(format!("loading the program failed: {error}"))))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, PrepareError> {
+    let failed = |error: io::Error| PrepareError::Failed(format!("{} cannot be read: {error}", path.display()));
+    let file = File::open(path).map_err(failed)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_PROGRAM + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > MAX_PROGRAM {
+        let limit = MAX_PROGRAM >> 20;
+        return Err(PrepareError::Unsupported(format!("the program is larger than {limit} MiB")));
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,267 @@
+//! The port of the node, made of the parts.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use std::{io, thread};
+
+use coracle_lifecycle::{
+    BoxFuture, Container, ContainerId, ContainerSpec, Digest, ImageKind, Known, LocalImage, PodUid, PrepareError,
+    Provider, RuntimeInfo, StartError, Unsupported,
+};
+use futures::FutureExt as _;
+use k8s_openapi::api::core::v1::Pod;
+use thiserror::Error;
+use tokio::runtime::{Handle, Runtime};
+use tokio_util::task::TaskTracker;
+use wasmtime::Engine;
+use wasmtime_wasi::WasiCtxBuilder;
+
+use crate::accept;
+use crate::cache::{Cache, sweep};
+use crate::compile::{CompileLimits, Compiler};
+use crate::container::{Guest, Run};
+use crate::engine::{Layout, compatibility, engine};
+use crate::guest::world;
+use crate::inspect::Kind;
+use crate::locks::lock;
+use crate::log::Log;
+use crate::program::{Host, Program};
+use crate::programs::{Loader, Programs};
+use crate::room::Room;
+use crate::ticker::Ticker;
+use crate::usage::{Count, Limiter};
+
+/// What Krustlet's nodes said of their architecture and operating system, so that its manifests run unchanged.
+const PLATFORM: &str = "wasm32-wasi";
+
+/// How the provider is set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where compiled code is kept, out of reach of guests. Made when missing, for its owner alone.
+    pub cache_dir: PathBuf,
+    /// A program that calls [`crate::compile_main`] with the arguments after its first, `compile`.
+    pub compiler: PathBuf,
+    /// What compiling one program may take.
+    pub compile_limits: CompileLimits,
+    /// The threads that run guests, and the compilers at a time; as many as cores when not given.
+    pub threads: Option<NonZeroUsize>,
+}
+
+impl Settings {
+    /// The usual settings.
+    #[must_use]
+    pub fn new(cache_dir: impl Into<PathBuf>, compiler: impl Into<PathBuf>) -> Self {
+        Self {
+            cache_dir: cache_dir.into(),
+            compiler: compiler.into(),
+            compile_limits: CompileLimits::default(),
+            threads: None,
+        }
+    }
+}
+
+/// Why the provider cannot be set up.
+#[derive(Debug, Error)]
+pub enum SetupError {
+    /// The cache of compiled code cannot be used.
+    #[error("the directory for compiled code {path} cannot be used: {source}")]
+    Cache {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Threads cannot be started.
+    #[error("threads for guests cannot be started: {0}")]
+    Threads(io::Error),
+    /// The engine refuses this machine.
+    #[error("wasmtime cannot be set up: {0:#}")]
+    Engine(wasmtime::Error),
+}
+
+/// Runs containers with wasmtime, in this process, on threads of their own.
+///
+/// Dropping it ends all its containers at once.
+pub struct WasiProvider {
+    programs: Programs,
+    runs: Mutex<HashMap<ContainerId, Arc<Run>>>,
+    pods: Mutex<HashMap<PodUid, Arc<Count>>>,
+    ticker: Arc<Ticker>,
+    room: Arc<Room>,
+    tasks: TaskTracker,
+    runtime: GuestRuntime,
+}
+
+impl WasiProvider {
+    /// Starts the threads and opens the cache.
+    ///
+    /// # Errors
+    /// When the cache's directory cannot be used, or this machine cannot run guests.
+    pub fn new(settings: Settings) -> Result<Self, SetupError> {
+        let threads = settings.threads.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+        let runtime = GuestRuntime::start(threads).map_err(SetupError::Threads)?;
+        let [copied, mapped] = Layout::ALL.map(engine);
+        let engines = [copied.map_err(SetupError::Engine)?, mapped.map_err(SetupError::Engine)?];
+        let ticker = Arc::new(Ticker::start(&engines).map_err(SetupError::Threads)?);
+        let tasks = TaskTracker::new();
+        let targets = targets(&settings.cache_dir, &engines)?;
+        let compiler = Compiler::new(settings.compiler, settings.compile_limits, threads);
+        let programs = Programs::new(Loader { compiler, targets }, tasks.clone(), runtime.handle());
+        let (runs, pods) = (Mutex::default(), Mutex::default());
+        Ok(Self { programs, runs, pods, ticker, room: Room::of_process(), tasks, runtime })
+    }
+
+    /// How many programs were compiled since the start; those found in the cache are none of them.
+    #[must_use]
+    pub fn compiled(&self) -> u64 {
+        self.programs.compiled()
+    }
+}
+
+fn targets(folder: &Path, engines: &[Engine; 2]) -> Result<[(Host, Cache); 2], SetupError> {
+    let cache = |source| SetupError::Cache { path: folder.to_owned(), source };
+    let keys = engines.each_ref().map(compatibility);
+    let [copied, mapped] = [0, 1].map(|index| {
+        let host = Host::new(&engines[index]).map_err(SetupError::Engine)?;
+        Ok((host, Cache::open(folder, &keys[index]).map_err(cache)?))
+    });
+    let targets = [copied?, mapped?];
+    sweep(folder, &keys).map_err(cache)?;
+    Ok(targets)
+}
+
+impl WasiProvider {
+    async fn launch(&self, spec: ContainerSpec) -> Result<Arc<dyn Container>, StartError> {
+        let program = self.program(&spec).await?;
+        let place = self.room.take(spec.mounts.len(), program.mappings)?;
+        let memory = Arc::new(Count::default());
+        let limiter = Limiter::new(
+            (Arc::clone(&memory), spec.limits.memory),
+            (self.pod(&spec.pod.uid), spec.pod_limits.memory),
+        );
+        let (spec, world, log) = self.open(spec, program.kind).await?;
+        let run = Arc::new(Run::new(spec, Arc::clone(&self.ticker), memory));
+        self.register(&run)?;
+        let guest = Guest { program, world, limiter, log, place };
+        self.tasks.spawn_on(Arc::clone(&run).live(guest), &self.runtime.handle());
+        Ok(run)
+    }
+
+    async fn program(&self, spec: &ContainerSpec) -> Result<Arc<Program>, StartError> {
+        let module = &spec.image.module.digest;
+        let Some(loading) = self.programs.find(module) else {
+            return Err(StartError::Failed(format!("the program {module} was not prepared")));
+        };
+        loading.await.map_err(|error| StartError::Failed(error.to_string()))
+    }
+
+    /// Opens the container's files, on a thread that may wait for them.
+    async fn open(
+        &self,
+        spec: ContainerSpec,
+        kind: Kind,
+    ) -> Result<(ContainerSpec, WasiCtxBuilder, Log), StartError> {
+        let opened = self.runtime.handle().spawn_blocking(move || {
+            let log = Log::open(spec.log.clone()).map_err(|error| {
+                StartError::Failed(format!("the log {} cannot be opened: {error}", spec.log.path.display()))
+            })?;
+            let world = world(&spec, kind, &log)?;
+            Ok((spec, world, log))
+        });
+        opened.await.unwrap_or_else(|error| Err(StartError::Failed(format!("opening its files failed: {error}"))))
+    }
+
+    fn register(&self, run: &Arc<Run>) -> Result<(), StartError> {
+        match lock(&self.runs).entry(run.spec().id.clone()) {
+            Entry::Occupied(entry) => {
+                Err(StartError::Invalid(format!("the container {} was started before", entry.key())))
+            }
+            Entry::Vacant(entry) => {
+                entry.insert(Arc::clone(run));
+                Ok(())
+            }
+        }
+    }
+
+    /// What the containers of a pod use together.
+    fn pod(&self, uid: &PodUid) -> Arc<Count> {
+        Arc::clone(lock(&self.pods).entry(uid.clone()).or_default())
+    }
+}
+
+impl Provider for WasiProvider {
+    fn describe(&self) -> RuntimeInfo {
+        RuntimeInfo {
+            name: "wasmtime".to_owned(),
+            version: wasmtime_environ::VERSION.to_owned(),
+            architecture: PLATFORM.to_owned(),
+            operating_system: PLATFORM.to_owned(),
+            handlers: vec!["wasmtime".to_owned()],
+            max_containers: self.room.containers(),
+        }
+    }
+
+    fn accepts(&self, pod: &Pod) -> Result<(), Unsupported> {
+        accept::accepts(pod)
+    }
+
+    fn prepare<'a>(&'a self, image: &'a LocalImage) -> BoxFuture<'a, Result<ImageKind, PrepareError>> {
+        let loading = self.programs.load(&image.module);
+        loading.map(|loaded| loaded.map(|program| ImageKind(program.kind.to_string()))).boxed()
+    }
+
+    fn forget(&self, module: &Digest) {
+        self.programs.forget(module);
+    }
+
+    fn start(&self, spec: ContainerSpec) -> BoxFuture<'_, Result<Arc<dyn Container>, StartError>> {
+        self.launch(spec).boxed()
+    }
+
+    fn containers(&self) -> BoxFuture<'_, Vec<Known>> {
+        let known = lock(&self.runs).values().map(Run::known).collect();
+        std::future::ready(known).boxed()
+    }
+
+    fn remove(&self, id: &ContainerId) {
+        let removed = lock(&self.runs).remove(id);
+        if let Some(run) = removed {
+            // Nobody could reach it any more.
+            run.stop(Duration::ZERO);
+        }
+    }
+
+    fn remove_pod(&self, uid: &PodUid) {
+        lock(&self.pods).remove(uid);
+    }
+}
+
+/// The threads that run guests and nothing else.
+struct GuestRuntime(Option<Runtime>);
+
+impl GuestRuntime {
+    fn start(threads: usize) -> io::Result<Self> {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        // Guests compute for a whole tick: timers and sockets of the others are looked at after every one of them.
+        builder.event_interval(1).global_queue_interval(1);
+        builder.worker_threads(threads).thread_name("guest").enable_all().build().map(Some).map(Self)
+    }
+
+    fn handle(&self) -> Handle {
+        let runtime = self.0.as_ref();
+        runtime.map_or_else(|| unreachable!("taken by `drop` only"), |runtime| runtime.handle().clone())
+    }
+}
+
+impl Drop for GuestRuntime {
+    fn drop(&mut self) {
+        // A plain drop would wait for guests blocked in a system call.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The provider does what any provider must do, with modules and with components.
+
+mod machine;
+mod suite;
+
+use std::path::Path;
+
+use coracle_lifecycle::LocalImage;
+use suite::{Bench, Programs};
+
+fn programs(folder: &Path, make: impl Fn(&Path, &str) -> LocalImage) -> Programs {
+    Programs {
+        hello: make(folder, "hello"),
+        exit_code: make(folder, "exit-code"),
+        trap: make(folder, "trap"),
+        sleep: make(folder, "sleep"),
+        spin: make(folder, "spin"),
+        grow_memory: make(folder, "grow-memory"),
+        garbage: machine::image(folder, "garbage", b"#!/bin/sh\nexit 0\n"),
+    }
+}
+
+#[tokio::test]
+async fn modules_conform() {
+    let folder = tempfile::tempdir().unwrap();
+    let provider = machine::provider(folder.path());
+    let programs = programs(folder.path(), machine::guest);
+    suite::check_all(&Bench::new(&provider, folder.path()), &programs).await;
+}
