@@ -125,12 +125,7 @@ fn write(directory: &Path, files: &Files) -> io::Result<()> {
     }
     let before = fs::read_link(directory.join(CURRENT)).ok();
     swap(directory, &payload)?;
-    for name in visible_names(files) {
-        let link = directory.join(name);
-        if fs::symlink_metadata(&link).is_err() {
-            symlink(Path::new(CURRENT).join(name), link)?;
-        }
-    }
+    link_names(directory, &visible_names(files))?;
     before.map_or(Ok(()), |before| fs::remove_dir_all(directory.join(before)))
 }
 
@@ -139,6 +134,24 @@ fn swap(directory: &Path, payload: &Path) -> io::Result<()> {
     let _ = fs::remove_file(&beside);
     symlink(payload.file_name().unwrap_or_default(), &beside)?;
     fs::rename(beside, directory.join(CURRENT))
+}
+
+fn link_names(directory: &Path, names: &BTreeSet<&str>) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let is_ours = name.to_str().is_some_and(|name| name.starts_with("..") || names.contains(name));
+        if !is_ours {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    for name in names {
+        let link = directory.join(name);
+        if fs::symlink_metadata(&link).is_err() {
+            symlink(Path::new(CURRENT).join(name), link)?;
+        }
+    }
+    Ok(())
 }
 
 /// The first part of each path, once.
@@ -168,8 +181,10 @@ mod tests {
         assert_eq!(fs::read_link(volume.join("token")).unwrap(), Path::new("..data/token"));
         write(&volume, &files(&[("token", "two")])).unwrap();
         assert_eq!(fs::read_to_string(volume.join("token")).unwrap(), "two");
-        let payloads = fs::read_dir(&volume).unwrap().flatten().filter(|entry| entry.path().is_dir()).count();
-        assert_eq!(payloads, 3, "..data, its target and the dangling \"deep\" is none");
+        let mut names: Vec<_> =
+            fs::read_dir(&volume).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names.len(), 3, "one payload, the link to it, and what is seen: {names:?}");
         assert_eq!(fs::metadata(volume.join("token")).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
