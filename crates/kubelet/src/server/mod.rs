@@ -30,7 +30,7 @@ use tracing::warn;
 use connection::Shared;
 pub use gate::Gate;
 pub use logs::Logs;
-pub use tls::{ServingCertificate, TlsError, server_config};
+pub use tls::{ClientAuthorities, ServingCertificate, TlsError, server_config};
 
 /// How many connections there may be at a time; further ones wait to be accepted.
 const CONNECTIONS: usize = 4096;

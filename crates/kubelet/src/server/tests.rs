@@ -75,7 +75,9 @@ impl Scene {
         let authority = authority();
         let certificate = ServingCertificate::self_signed("n1", &[Ipv4Addr::LOCALHOST.into()]).unwrap();
         let serving = certificate.first().clone();
-        let tls = server_config(certificate, Some(authority.pem().as_bytes())).unwrap();
+        let tls =
+            server_config(certificate, ClientAuthorities::from_der([authority.der().to_vec()]).unwrap())
+                .unwrap();
         let (service, handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
         let gate = Gate::new(Client::new(service, "default"), "n1");
         let server = Server::bind((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();

@@ -6,7 +6,6 @@ use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpos
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use thiserror::Error;
 
@@ -86,41 +85,66 @@ impl ServingCertificate {
     }
 }
 
-/// The TLS side of the server: it asks for a client certificate and checks what comes against the authorities in
-/// `client_ca` (PEM), but lets a connection without one pass, to be refused by the [`Gate`](super::Gate) in words.
+/// The authorities whose client certificates are believed.
+pub struct ClientAuthorities(RootCertStore);
+
+impl ClientAuthorities {
+    /// The authorities in a PEM file.
+    ///
+    /// # Errors
+    /// When it cannot be read, holds none, or holds one that is damaged.
+    pub fn from_file(path: &Path) -> Result<Self, TlsError> {
+        let unreadable =
+            |source| TlsError::File { what: "a certificate authority", path: path.to_owned(), source };
+        let certificates: Vec<_> =
+            CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(unreadable)?;
+        if certificates.is_empty() {
+            return Err(unreadable(pem::Error::NoItemsFound));
+        }
+        Self::from_certificates(certificates)
+    }
+
+    /// These certificates, DER.
+    ///
+    /// # Errors
+    /// When one is damaged.
+    pub fn from_der(certificates: impl IntoIterator<Item = Vec<u8>>) -> Result<Self, TlsError> {
+        Self::from_certificates(certificates.into_iter().map(CertificateDer::from))
+    }
+
+    fn from_certificates(
+        certificates: impl IntoIterator<Item = CertificateDer<'static>>,
+    ) -> Result<Self, TlsError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates {
+            roots.add(certificate).map_err(|error| TlsError::ClientAuthorities(error.to_string()))?;
+        }
+        Ok(Self(roots))
+    }
+}
+
+/// The TLS side of the server: it asks for a client certificate and checks what comes against `authorities`, but lets
+/// a connection without one pass, to be refused by the [`Gate`](super::Gate) in words.
 ///
 /// # Errors
-/// When the certificate, its key or an authority cannot be used.
+/// When the certificate or its key cannot be used, or there are no authorities.
 pub fn server_config(
     serving: ServingCertificate,
-    client_ca: Option<&[u8]>,
+    authorities: ClientAuthorities,
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder =
-        ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
-    let builder = match client_ca {
-        Some(pem) => builder.with_client_cert_verifier(client_verifier(pem, provider)?),
-        None => builder.with_no_client_auth(),
-    };
-    let mut config = builder.with_single_cert(serving.chain, serving.key)?;
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(authorities.0), Arc::clone(&provider))
+            .allow_unauthenticated()
+            .build()
+            .map_err(|error| TlsError::ClientAuthorities(error.to_string()))?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(serving.chain, serving.key)?;
     // Upgrades to SPDY and WebSocket work on HTTP/1.1 only.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
-}
-
-fn client_verifier(
-    pem: &[u8],
-    provider: Arc<rustls::crypto::CryptoProvider>,
-) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.map_err(|error| TlsError::ClientAuthorities(error.to_string()))?;
-        roots.add(certificate)?;
-    }
-    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-        .allow_unauthenticated()
-        .build()
-        .map_err(|error| TlsError::ClientAuthorities(error.to_string()))
 }
 
 #[cfg(test)]
@@ -141,9 +165,14 @@ mod tests {
 
     #[test]
     fn authorities_that_are_none_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ca.pem");
         for pem in ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
-            let serving = ServingCertificate::self_signed("n1", &[]).unwrap();
-            assert!(server_config(serving, Some(pem.as_bytes())).is_err(), "{pem:?}");
+            std::fs::write(&path, pem).unwrap();
+            assert!(ClientAuthorities::from_file(&path).is_err(), "{pem:?}");
         }
+        let serving = ServingCertificate::self_signed("n1", &[]).unwrap();
+        let none = ClientAuthorities::from_der([]).unwrap();
+        assert!(server_config(serving, none).is_err());
     }
 }
