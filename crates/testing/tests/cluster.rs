@@ -105,3 +105,15 @@ async fn the_api_server_comes_back_with_what_it_had() {
     let namespaces = Api::<k8s_openapi::api::core::v1::Namespace>::all(cluster.admin().await.unwrap());
     namespaces.get(&namespace).await.unwrap();
 }
+
+#[tokio::test]
+async fn kubectl_validates_manifests_from_the_start() {
+    let cluster = Cluster::start().await.unwrap();
+    let manifest = cluster.folder().join("pod.yaml");
+    let pod = "{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {containers: [{name: a, image: a, imgae: b}]}}";
+    std::fs::write(&manifest, pod).unwrap();
+    let path = manifest.display().to_string();
+    let output = cluster.kubectl(&["create", "--filename", &path]).await.unwrap();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(complaint.contains("unknown field \"spec.containers[0].imgae\""), "{complaint}");
+}
