@@ -186,21 +186,18 @@ fn keep(inner: &Inner, name: &ImageName, documents: &Documents) -> io::Result<Lo
         }
     }
     let entry = documents.entry(name, &inner.disk);
-    let by_digest = Entry {
-        image: LocalImage { reference: entry.image.repo_digest.clone(), ..entry.image.clone() },
-        target: documents.manifest.clone(),
-        ..entry.clone()
-    };
+    let by_digest = Entry { target: documents.manifest.clone(), ..entry.clone() };
     keep_under(inner, entry.image.repo_digest.clone(), by_digest)?;
     let image = entry.image.clone();
     keep_under(inner, name.key(), entry)?;
     Ok(image)
 }
 
-fn keep_under(inner: &Inner, key: String, entry: Entry) -> io::Result<()> {
+fn keep_under(inner: &Inner, key: String, mut entry: Entry) -> io::Result<()> {
     if inner.catalog.find(&key).is_some_and(|known| known.target == entry.target) {
         return Ok(());
     }
+    entry.image.reference.clone_from(&key);
     inner.disk.record(&Record { reference: key.clone(), target: entry.target.clone() })?;
     inner.catalog.insert(key, entry);
     Ok(())

@@ -120,9 +120,13 @@ impl Store {
     }
 
     fn find_now(&self, reference: &str) -> Result<Option<LocalImage>, ImageError> {
-        let name = ImageName::parse(reference)?;
         // One look at the disk, of microseconds: a file that somebody took away must be pulled again.
         let is_whole = |entry: &Entry| self.inner.disk.holds(&entry.image.module.digest, entry.module_size);
+        // A full reference is its own key: most are found without being parsed.
+        if let Some(entry) = self.inner.catalog.find(reference).filter(is_whole) {
+            return Ok(Some(entry.image));
+        }
+        let name = ImageName::parse(reference)?;
         let found = self.inner.catalog.find(&name.key()).filter(is_whole);
         Ok(found.map(|entry| LocalImage { reference: name.to_string(), ..entry.image }))
     }

@@ -1,7 +1,5 @@
 //! A store in a directory of its own, beside a scripted registry, and images to put there.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use coracle_lifecycle::{Credential, Digest, ImageError, Images, LocalImage};
 use coracle_oci::{Settings, Store};
@@ -79,11 +77,7 @@ impl Fixture {
 }
 
 fn settings(server: &Server, directory: &TempDir) -> Settings {
-    Settings {
-        insecure_registries: vec![server.host()],
-        stall_timeout: Duration::from_millis(300),
-        ..Settings::new(directory.path())
-    }
+    Settings { insecure_registries: vec![server.host()], ..Settings::new(directory.path()) }
 }
 
 pub(crate) fn open(settings: Settings) -> Store {
