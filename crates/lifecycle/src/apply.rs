@@ -47,14 +47,39 @@ fn with(observed: &mut Observed, container: &str, change: impl FnOnce(&mut Conta
     }
 }
 
+/// A deletion is never taken back and a terminal phase never left: an object without them is an older state.
 fn wish(observed: &mut Observed, pod: Arc<Pod>) {
+    let before = &observed.pod;
+    let is_older =
+        before.is_deleted() && !pod.is_deleted() || before.has_terminal_phase() && !pod.has_terminal_phase();
+    if is_older {
+        return;
+    }
+    for record in &mut observed.containers {
+        let image = |pod: &Pod| pod.container(&record.name).and_then(|declared| declared.image.clone());
+        if image(&observed.pod) != image(&pod) {
+            change_image(record);
+        }
+    }
     observed.published |= pod.has_terminal_phase();
     observed.pod = pod;
 }
 
+/// Another image owes nothing to the failures of the one before it.
+fn change_image(record: &mut ContainerRecord) {
+    record.failure = None;
+    record.backoff = None;
+    if !record.state.is_active() && record.image != ImageState::Fetching {
+        record.image = ImageState::Unknown;
+    }
+}
+
+/// A pod is judged once, and not any more when it is over.
 fn judge(observed: &mut Observed, admission: Admission, now: Timestamp) {
-    observed.started_at.get_or_insert(now);
-    observed.admission = admission;
+    if observed.admission == Admission::Awaited && !observed.is_over_by_wish() {
+        observed.started_at.get_or_insert(now);
+        observed.admission = admission;
+    }
 }
 
 fn begin(observed: &mut Observed, action: Action, now: Timestamp) {
@@ -84,11 +109,12 @@ fn begin(observed: &mut Observed, action: Action, now: Timestamp) {
 
 fn begin_start(record: &mut ContainerRecord, attempt: u32, now: Timestamp) {
     if let ContainerState::Terminated(exit) = &record.state {
-        if exit.cause != Cause::Lost {
+        if !record.interrupted {
             record.backoff = Some(Backoff::next(CONTAINER, record.backoff, exit.finished_at, now));
         }
         record.last = Some(exit.clone());
     }
+    record.interrupted = false;
     record.attempt = attempt;
     record.state = ContainerState::Starting;
     if let ImageState::Ready(image) = &record.image {
@@ -100,6 +126,7 @@ fn begin_start(record: &mut ContainerRecord, attempt: u32, now: Timestamp) {
 fn fetched(record: &mut ContainerRecord, image: Box<LocalImage>) {
     if record.image == ImageState::Fetching {
         record.image = ImageState::Ready(image);
+        record.failure = record.failure.take().filter(|failure| !failure.reason.is_of_image());
     }
 }
 
@@ -132,13 +159,16 @@ fn fail_start(record: &mut ContainerRecord, reason: Waiting, message: String, no
 
 /// What the agent's own stop ended was interrupted: that is not an exit of the program.
 fn ended(observed: &mut Observed, container: &str, attempt: u32, mut exit: Exit) {
-    if observed.shutdown && !observed.is_over_by_wish() && !exit.cause.is_own() {
+    let interrupted = observed.shutdown && !observed.is_over_by_wish() && !exit.cause.is_own();
+    if interrupted {
         exit.cause = Cause::Lost;
     }
     with(observed, container, |record| {
         if record.attempt == attempt && record.state.is_active() {
             record.state = ContainerState::Terminated(exit);
+            record.interrupted = interrupted;
             record.image = ImageState::Unknown;
+            record.failure = None;
         }
     });
 }
@@ -161,6 +191,6 @@ fn fail_delete(observed: &mut Observed, now: Timestamp) {
 
 fn show_waits(observed: &mut Observed, now: Timestamp) {
     for failure in observed.containers.iter_mut().filter_map(|record| record.failure.as_mut()) {
-        failure.waits |= failure.reason.is_pull() && failure.next_look() <= now;
+        failure.age(now);
     }
 }

@@ -155,6 +155,8 @@ fn restore(
             finished_at: now,
         }),
     };
+    container.interrupted =
+        matches!(&container.state, ContainerState::Terminated(exit) if exit.cause == Cause::Lost);
 }
 
 /// What a pod's own status says of a container, when nothing was written on this node.

@@ -18,7 +18,8 @@ pub struct NodeView {
     pub allocatable: Resources,
     /// How many pods it can hold.
     pub capacity: u64,
-    /// The agent is about to end.
+    /// The machine is about to go down: pods that come now fail. Not for the end of the agent alone: what comes then
+    /// stays pending until the agent is back.
     pub shutdown: bool,
     /// What the pods that were admitted and have not ended were promised.
     pub promised: HashMap<PodUid, Resources>,
@@ -42,14 +43,14 @@ impl NodeView {
 }
 
 /// Judges one pod that the node has not judged yet. The caller asks for the oldest first, and adds what was admitted to
-/// [`NodeView::promised`] before it asks again. Checks and words are the kubelet's.
+/// [`NodeView::promised`] before it asks again. Checks, their order and their words are the kubelet's.
 #[must_use]
 pub fn govern(view: &NodeView, pod: &Pod) -> Admission {
     let refusal = shutting_down(view)
         .or_else(|| wrong_system(pod))
+        .or_else(|| no_room(view, pod))
         .or_else(|| wrong_place(view, pod))
-        .or_else(|| untolerated(view, pod))
-        .or_else(|| no_room(view, pod));
+        .or_else(|| untolerated(view, pod));
     refusal.map_or(Admission::Admitted, |(reason, message)| Admission::Refused {
         reason: reason.to_owned(),
         message,
@@ -79,28 +80,28 @@ fn wrong_place(view: &NodeView, pod: &Pod) -> Option<Refusal> {
 
 fn untolerated(view: &NodeView, pod: &Pod) -> Option<Refusal> {
     let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
-    let taint = view
-        .taints
-        .iter()
-        .filter(|taint| taint.effect == "NoExecute")
-        .find(|taint| !tolerations.iter().any(|toleration| tolerates(toleration, taint)))?;
-    let value = taint.value.as_deref().unwrap_or_default();
-    let message = format!(
-        "Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate: {{{}: {value}}}",
-        taint.key
-    );
-    Some(("TaintToleration", message))
+    let is_tolerated = |taint: &Taint| tolerations.iter().any(|toleration| tolerates(toleration, taint));
+    let untolerated = view.taints.iter().any(|taint| taint.effect == "NoExecute" && !is_tolerated(taint));
+    untolerated.then(|| {
+        let message = "Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate";
+        ("TaintToleration", message.to_owned())
+    })
 }
 
+/// An absent or empty effect or key fits all.
 fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let fits = |wanted: Option<&str>, actual: &str| {
         wanted.is_none_or(|wanted| wanted.is_empty() || wanted == actual)
     };
-    let exists = toleration.operator.as_deref() == Some("Exists");
+    let value = |value: &Option<String>| value.clone().unwrap_or_default();
+    let fits_value = match toleration.operator.as_deref() {
+        Some("Exists") => true,
+        None | Some("" | "Equal") => value(&toleration.value) == value(&taint.value),
+        Some(_) => false,
+    };
     fits(toleration.effect.as_deref(), &taint.effect)
         && fits(toleration.key.as_deref(), &taint.key)
-        && (exists
-            || toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default())
+        && fits_value
 }
 
 fn no_room(view: &NodeView, pod: &Pod) -> Option<Refusal> {

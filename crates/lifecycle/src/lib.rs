@@ -14,6 +14,7 @@ mod checkpoint;
 mod container;
 pub mod environment;
 mod event;
+mod failure;
 mod govern;
 mod identity;
 mod image;
@@ -22,8 +23,10 @@ mod observed;
 mod plan;
 pub mod projection;
 mod provider;
+mod qos;
 pub mod quantity;
 pub mod reasons;
+mod record;
 pub mod resources;
 mod status;
 mod support;
@@ -33,18 +36,17 @@ pub use apply::apply;
 pub use checkpoint::{Checkpoint, ContainerCheckpoint, checkpoint, recover};
 pub use container::{ContainerSpec, Dns, Limits, LogFile, Mount, Network, PodIdentity, Port, Protocol};
 pub use event::{Action, Event, Plan, PullTime};
+pub use failure::{Face, Failure};
 pub use govern::{NodeView, govern};
 pub use identity::{ContainerId, Digest, InvalidDigest, PodUid};
 pub use image::{Credential, ImageError, ImageModule, Images, LocalImage};
 pub use notice::{Notice, notices};
-pub use observed::{
-    Admission, ContainerRecord, ContainerState, Deletion, Failure, Host, ImageState, Observed, RanImage,
-    Volumes,
-};
+pub use observed::{Admission, Deletion, Host, Observed, Volumes};
 pub use plan::plan;
 pub use provider::{
     BoxFuture, Cause, Container, Exit, ImageKind, Known, PrepareError, Provider, RuntimeInfo, StartError,
     Unsupported, Usage,
 };
+pub use record::{ContainerRecord, ContainerState, ImageState, RanImage};
 pub use status::{Phase, status};
 pub use wish::{RestartPolicy, Wish};

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use crate::event::{Action, Event, PullTime};
 use crate::reasons::Waiting;
-use crate::{Admission, ContainerState, LocalImage, Observed, Wish};
+use crate::{Admission, ContainerState, Face, LocalImage, Observed, Wish};
 
 /// One Event to write about a pod, in the kubelet's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,13 +36,19 @@ impl Notice {
     }
 }
 
-/// What people are told of `event`, when it was just folded into `observed`.
+/// What people are told of `event`, when it was just folded into `observed`. Of an image whose fetch was given up,
+/// nothing.
 #[must_use]
 pub fn notices(observed: &Observed, event: &Event) -> Vec<Notice> {
     let image = |container: &str| {
         observed.pod.container(container).and_then(|declared| declared.image.clone()).unwrap_or_default()
     };
     match event {
+        Event::PullBegan { .. } | Event::Fetched { .. } | Event::FetchFailed { .. }
+            if observed.is_ending() =>
+        {
+            Vec::new()
+        }
         Event::Judged(admission) => judged(observed, admission),
         Event::MountFailed { message } => vec![Notice::of_pod(true, "FailedMount", message.clone())],
         Event::PullSecretsMissing { names } => vec![Notice::of_pod(
@@ -105,6 +111,9 @@ fn pulled(name: &str, image: &LocalImage, pull: Option<PullTime>) -> String {
 /// A duration with three digits at most, as Go's `Duration.Truncate(time.Millisecond)` prints it below a minute.
 fn go_duration(duration: Duration) -> String {
     let milliseconds = duration.as_millis();
+    if milliseconds == 0 {
+        return "0s".to_owned();
+    }
     if milliseconds < 1_000 {
         return format!("{milliseconds}ms");
     }
@@ -137,10 +146,9 @@ fn fetch_failed(container: &str, image: &str, reason: Waiting, message: &str) ->
 }
 
 fn backed_off(observed: &Observed, image: &impl Fn(&str) -> String) -> Vec<Notice> {
-    let waiting = observed
-        .containers
-        .iter()
-        .filter(|container| container.failure.as_ref().is_some_and(|failure| failure.waits));
+    let waiting = observed.containers.iter().filter(|container| {
+        container.failure.as_ref().is_some_and(|failure| failure.face == Face::WaitBegins)
+    });
     waiting
         .flat_map(|container| {
             let name = &container.name;

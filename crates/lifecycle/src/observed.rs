@@ -1,14 +1,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
 
-use crate::backoff::{Backoff, Range};
-use crate::reasons::Waiting;
-use crate::{Exit, LocalImage, PodUid, Wish, support};
+use crate::backoff::Backoff;
+use crate::{ContainerRecord, ContainerState, Exit, Failure, ImageState, PodUid, Wish, support};
 
 /// All that is known of one pod on this node: owned by the pod's worker, changed by [`crate::apply`] alone.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,152 +88,6 @@ pub enum Deletion {
     Done,
 }
 
-/// One container of a pod and its latest run.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ContainerRecord {
-    /// The container's name.
-    pub name: String,
-    /// The number of the latest run, or of the one about to start; from 0.
-    pub attempt: u32,
-    /// What that run does.
-    pub state: ContainerState,
-    /// How the run before it ended.
-    pub last: Option<Exit>,
-    /// How long the next restart waits.
-    pub backoff: Option<Backoff>,
-    /// The image for the next start.
-    pub image: ImageState,
-    /// The image of the latest run.
-    pub ran: Option<RanImage>,
-    /// Why the latest try to start it failed.
-    pub failure: Option<Failure>,
-}
-
-/// What a run of a container does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ContainerState {
-    /// It has not begun.
-    Waiting,
-    /// The runtime was asked to start it.
-    Starting,
-    /// It runs.
-    Running {
-        /// Since when.
-        started_at: Timestamp,
-    },
-    /// It was asked to stop.
-    Stopping {
-        /// When it was started.
-        started_at: Timestamp,
-        /// The grace it was given last.
-        grace: Duration,
-    },
-    /// It ended.
-    Terminated(Exit),
-}
-
-impl ContainerState {
-    /// Whether the runtime has, or may soon have, something running.
-    #[must_use]
-    pub fn is_active(&self) -> bool {
-        matches!(self, Self::Starting | Self::Running { .. } | Self::Stopping { .. })
-    }
-}
-
-/// The image of a container's next start.
-#[derive(Clone, Debug, PartialEq)]
-pub enum ImageState {
-    /// To be looked for.
-    Unknown,
-    /// Being found, pulled and prepared.
-    Fetching,
-    /// Ready to start.
-    Ready(Box<LocalImage>),
-}
-
-/// The image a run was made of, as its status shows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RanImage {
-    /// `status.containerStatuses[].image`.
-    pub reference: String,
-    /// `status.containerStatuses[].imageID`.
-    pub repo_digest: String,
-}
-
-/// How long a failed pull shows its error before it shows that it waits for its back-off.
-const ERROR_SHOWN: SignedDuration = SignedDuration::from_secs(1);
-
-/// Something that failed and will be tried again.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Failure {
-    /// The reason as Kubernetes names it.
-    pub reason: Waiting,
-    /// What failed, for people.
-    pub message: String,
-    /// How often it failed in a row, and since when it waits.
-    pub backoff: Backoff,
-    /// Whether it now shows as waiting for its back-off.
-    pub waits: bool,
-}
-
-impl Failure {
-    /// A failure at `now`. It waits longer when `before` failed for the same reason.
-    #[must_use]
-    pub fn new(
-        range: Range,
-        before: Option<&Self>,
-        reason: Waiting,
-        message: String,
-        now: Timestamp,
-    ) -> Self {
-        let before = before.filter(|failure| failure.reason == reason);
-        let backoff = Backoff::next(range, before.map(|failure| failure.backoff), now, now);
-        Self { reason, message, backoff, waits: false }
-    }
-
-    /// The next time at which it looks different: a failed pull first shows its error, then that it waits.
-    #[must_use]
-    pub fn next_look(&self) -> Timestamp {
-        if self.reason.is_pull() && !self.waits {
-            self.backoff.updated_at + ERROR_SHOWN
-        } else {
-            self.retry_at()
-        }
-    }
-
-    /// When it is tried again.
-    #[must_use]
-    pub fn retry_at(&self) -> Timestamp {
-        self.backoff.updated_at + self.backoff.delay
-    }
-}
-
-impl ContainerRecord {
-    /// A container that has not run yet.
-    #[must_use]
-    pub fn new(name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            attempt: 0,
-            state: ContainerState::Waiting,
-            last: None,
-            backoff: None,
-            image: ImageState::Unknown,
-            ran: None,
-            failure: None,
-        }
-    }
-
-    /// The number of the latest run that the runtime took: what `restartCount` shows.
-    #[must_use]
-    pub fn restart_count(&self) -> u32 {
-        match self.state {
-            ContainerState::Waiting | ContainerState::Starting => self.attempt.saturating_sub(1),
-            _ => self.attempt,
-        }
-    }
-}
-
 impl Observed {
     /// A pod that this node sees for the first time.
     #[must_use]
@@ -280,10 +132,16 @@ impl Observed {
     #[must_use]
     pub fn is_terminal(&self) -> bool {
         match self.admission {
-            Admission::Refused { .. } => true,
-            Admission::Awaited => self.is_over_by_wish(),
+            Admission::Refused { .. } => !self.is_active(),
+            Admission::Awaited => self.is_over_by_wish() && !self.is_active(),
             Admission::Admitted => self.containers.iter().all(|container| self.has_ended(container)),
         }
+    }
+
+    /// Whether the runtime has, or may soon have, something of the pod running.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        self.containers.iter().any(|container| container.state.is_active())
     }
 
     fn has_ended(&self, container: &ContainerRecord) -> bool {
@@ -305,10 +163,8 @@ impl Observed {
     pub fn is_busy(&self) -> bool {
         matches!(self.volumes, Volumes::Mounting | Volumes::Unmounting)
             || self.deletion == Deletion::InFlight
-            || self
-                .containers
-                .iter()
-                .any(|container| container.state.is_active() || container.image == ImageState::Fetching)
+            || self.is_active()
+            || self.containers.iter().any(|container| container.image == ImageState::Fetching)
     }
 
     /// Why the pod cannot be run by this version of the node, though it was admitted.

@@ -5,8 +5,7 @@ use jiff::Timestamp;
 use crate::backoff::Backoff;
 use crate::event::{Action, Plan};
 use crate::{
-    Admission, Cause, ContainerRecord, ContainerState, Deletion, Exit, Failure, ImageState, Observed,
-    Volumes, Wish,
+    Admission, ContainerRecord, ContainerState, Deletion, Exit, Failure, ImageState, Observed, Volumes, Wish,
 };
 
 /// The grace of a container whose pod was deleted by force.
@@ -110,10 +109,6 @@ impl ContainerRecord {
     /// When a container that ended may start again. What the agent's own end interrupted does not wait.
     #[must_use]
     pub fn restart_at(&self, exit: &Exit) -> Timestamp {
-        if exit.cause == Cause::Lost {
-            exit.finished_at
-        } else {
-            Backoff::due(self.backoff, exit.finished_at)
-        }
+        if self.interrupted { exit.finished_at } else { Backoff::due(self.backoff, exit.finished_at) }
     }
 }

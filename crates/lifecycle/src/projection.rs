@@ -26,8 +26,11 @@ pub enum ProjectionError {
     #[error("configmap {0:?} not found")]
     MissingConfigMap(String),
     /// The object lacks a key that the volume asks for.
-    #[error("references non-existent config key: {0}")]
+    #[error("configmap references non-existent config key: {0}")]
     MissingKey(String),
+    /// A token that the volume asks for was not fetched.
+    #[error("no service account token for {0:?}")]
+    MissingToken(String),
     /// A path leaves the volume.
     #[error("invalid path {0:?}: must be relative and without \"..\"")]
     InvalidPath(String),
@@ -65,8 +68,9 @@ pub fn project(
     let mut files = Files::new();
     for part in source.sources.iter().flatten() {
         if let Some(token) = &part.service_account_token {
-            let content = tokens.next().map(|token| token.clone().into_bytes()).unwrap_or_default();
-            insert(&mut files, &token.path, content, default_mode)?;
+            let content =
+                tokens.next().ok_or_else(|| ProjectionError::MissingToken(token.path.clone()))?.clone();
+            insert(&mut files, &token.path, content.into_bytes(), default_mode)?;
         } else if let Some(wanted) = &part.config_map {
             match fetched.config_maps.get(&wanted.name) {
                 Some(object) => {
@@ -94,6 +98,7 @@ fn kind(part: &k8s_openapi::api::core::v1::VolumeProjection) -> &'static str {
     match part {
         part if part.secret.is_some() => "secret",
         part if part.cluster_trust_bundle.is_some() => "clusterTrustBundle",
+        part if part.pod_certificate.is_some() => "podCertificate",
         _ => "of this kind",
     }
 }
@@ -160,6 +165,24 @@ fn field_value(pod: &Pod, field: &ObjectFieldSelector) -> Result<String, Project
 /// Labels or annotations as the downward API lists them: `key="value"`, a line each.
 fn listed(entries: Option<&BTreeMap<String, String>>) -> String {
     let lines: Vec<String> =
-        entries.into_iter().flatten().map(|(key, value)| format!("{key}={value:?}")).collect();
+        entries.into_iter().flatten().map(|(key, value)| format!("{key}={}", quoted(value))).collect();
     lines.join("\n")
+}
+
+/// The text as a Go string literal.
+fn quoted(text: &str) -> String {
+    let mut result = String::with_capacity(text.len() + 2);
+    result.push('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => result.extend(['\\', character]),
+            '\n' => result.push_str("\\n"),
+            '\r' => result.push_str("\\r"),
+            '\t' => result.push_str("\\t"),
+            '\0'..='\x1f' | '\x7f' => result.push_str(&format!("\\x{:02x}", u32::from(character))),
+            _ => result.push(character),
+        }
+    }
+    result.push('"');
+    result
 }

@@ -50,6 +50,13 @@ impl Waiting {
     pub fn is_pull(self) -> bool {
         matches!(self, Self::ErrImagePull | Self::RegistryUnavailable)
     }
+
+    /// Whether the cause is gone once the image is ready to start.
+    #[must_use]
+    pub fn is_of_image(self) -> bool {
+        self.is_pull()
+            || matches!(self, Self::InvalidImageName | Self::ErrImageNeverPull | Self::ImagePullBackOff)
+    }
 }
 
 impl From<&ImageError> for Waiting {

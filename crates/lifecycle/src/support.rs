@@ -1,50 +1,134 @@
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, VolumeMount};
 
 /// Names the first field of a pod that asks for what this version of the node does not do yet.
 pub(crate) fn unsupported(pod: &Pod) -> Option<String> {
     let spec = pod.spec.as_ref()?;
-    if spec.init_containers.as_ref().is_some_and(|containers| !containers.is_empty()) {
-        return Some(missing("spec.initContainers"));
-    }
-    spec.containers.iter().enumerate().find_map(|(index, container)| {
-        unsupported_field(container).map(|field| missing(&format!("spec.containers[{index}].{field}")))
-    })
+    let field = unsupported_in_spec(spec).map(str::to_owned).or_else(|| {
+        spec.containers.iter().enumerate().find_map(|(index, container)| {
+            unsupported_in_container(container).map(|field| format!("containers[{index}].{field}"))
+        })
+    });
+    field.map(|field| format!("spec.{field}: not supported by this node yet"))
 }
 
-fn missing(field: &str) -> String {
-    format!("{field}: not supported by this node yet")
+fn unsupported_in_spec(spec: &PodSpec) -> Option<&'static str> {
+    first(&[
+        (is_filled(spec.init_containers.as_ref()), "initContainers"),
+        (spec.active_deadline_seconds.is_some(), "activeDeadlineSeconds"),
+        (is_filled(spec.host_aliases.as_ref()), "hostAliases"),
+        (is_filled(spec.resource_claims.as_ref()), "resourceClaims"),
+    ])
 }
 
-fn unsupported_field(container: &Container) -> Option<String> {
-    let field = |present: bool, name: &str| present.then(|| name.to_owned());
-    field(container.startup_probe.is_some(), "startupProbe")
-        .or_else(|| field(container.liveness_probe.is_some(), "livenessProbe"))
-        .or_else(|| field(container.readiness_probe.is_some(), "readinessProbe"))
-        .or_else(|| field(container.lifecycle.is_some(), "lifecycle"))
-        .or_else(|| field(container.restart_policy.is_some(), "restartPolicy"))
-        .or_else(|| field(container.restart_policy_rules.is_some(), "restartPolicyRules"))
-        .or_else(|| field(container.env_from.as_ref().is_some_and(|from| !from.is_empty()), "envFrom"))
-        .or_else(|| unsupported_variable(container))
-        .or_else(|| unsupported_mount(container))
+fn unsupported_in_container(container: &Container) -> Option<String> {
+    let claims = container.resources.as_ref().and_then(|resources| resources.claims.as_ref());
+    first(&[
+        (container.startup_probe.is_some(), "startupProbe"),
+        (container.liveness_probe.is_some(), "livenessProbe"),
+        (container.readiness_probe.is_some(), "readinessProbe"),
+        (container.lifecycle.is_some(), "lifecycle"),
+        (container.restart_policy.is_some(), "restartPolicy"),
+        (is_filled(container.restart_policy_rules.as_ref()), "restartPolicyRules"),
+        (is_filled(container.env_from.as_ref()), "envFrom"),
+        (is_filled(container.volume_devices.as_ref()), "volumeDevices"),
+        (is_filled(claims), "resources.claims"),
+    ])
+    .map(str::to_owned)
+    .or_else(|| unsupported_variable(container))
+    .or_else(|| unsupported_mount(container))
+}
+
+fn first(fields: &[(bool, &'static str)]) -> Option<&'static str> {
+    fields.iter().find(|(is_present, _)| *is_present).map(|(_, field)| *field)
+}
+
+fn is_filled<T>(list: Option<&Vec<T>>) -> bool {
+    list.is_some_and(|list| !list.is_empty())
 }
 
 fn unsupported_variable(container: &Container) -> Option<String> {
-    let variables = container.env.iter().flatten();
-    variables
-        .enumerate()
-        .find(|(_, variable)| variable.value_from.is_some())
-        .map(|(index, _)| format!("env[{index}].valueFrom"))
+    let position = container.env.iter().flatten().position(|variable| variable.value_from.is_some())?;
+    Some(format!("env[{position}].valueFrom"))
 }
 
 fn unsupported_mount(container: &Container) -> Option<String> {
     container.volume_mounts.iter().flatten().enumerate().find_map(|(index, mount)| {
-        let field = if mount.sub_path.as_ref().is_some_and(|path| !path.is_empty()) {
-            "subPath"
-        } else if mount.sub_path_expr.is_some() {
-            "subPathExpr"
-        } else {
-            return None;
-        };
-        Some(format!("volumeMounts[{index}].{field}"))
+        unsupported_in_mount(mount).map(|field| format!("volumeMounts[{index}].{field}"))
     })
+}
+
+fn unsupported_in_mount(mount: &VolumeMount) -> Option<&'static str> {
+    let is_given = |text: &Option<String>, default: &str| text.as_ref().is_some_and(|text| text != default);
+    first(&[
+        (is_given(&mount.sub_path, ""), "subPath"),
+        (is_given(&mount.sub_path_expr, ""), "subPathExpr"),
+        (is_given(&mount.mount_propagation, "None"), "mountPropagation"),
+        (mount.recursive_read_only.as_deref() == Some("Enabled"), "recursiveReadOnly"),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn of_spec(spec: &Value) -> Option<String> {
+        unsupported(&serde_json::from_value(json!({ "spec": spec })).unwrap())
+    }
+
+    fn of_container(mut container: Value) -> Option<String> {
+        container["name"] = "app".into();
+        of_spec(&json!({ "containers": [{"name": "first"}, container] }))
+    }
+
+    #[test]
+    fn fields_of_the_pod_are_named() {
+        let check = |field: &str, value: Value| {
+            let expected = format!("spec.{field}: not supported by this node yet");
+            assert_eq!(of_spec(&json!({"containers": [], field: value})), Some(expected));
+        };
+        check("initContainers", json!([{"name": "init"}]));
+        check("activeDeadlineSeconds", json!(1));
+        check("hostAliases", json!([{"ip": "192.0.2.1"}]));
+        check("resourceClaims", json!([{"name": "gpu"}]));
+    }
+
+    #[test]
+    fn fields_of_a_container_are_named() {
+        let check = |container: Value, field: &str| {
+            let expected = format!("spec.containers[1].{field}: not supported by this node yet");
+            assert_eq!(of_container(container), Some(expected));
+        };
+        check(json!({"startupProbe": {}}), "startupProbe");
+        check(json!({"livenessProbe": {}}), "livenessProbe");
+        check(json!({"readinessProbe": {}}), "readinessProbe");
+        check(json!({"lifecycle": {}}), "lifecycle");
+        check(json!({"restartPolicy": "Never"}), "restartPolicy");
+        check(json!({"restartPolicyRules": [{"action": "Restart"}]}), "restartPolicyRules");
+        check(json!({"envFrom": [{"prefix": "A"}]}), "envFrom");
+        check(json!({"volumeDevices": [{"name": "v", "devicePath": "/dev/v"}]}), "volumeDevices");
+        check(json!({"resources": {"claims": [{"name": "gpu"}]}}), "resources.claims");
+        check(json!({"env": [{"name": "A"}, {"name": "B", "valueFrom": {}}]}), "env[1].valueFrom");
+        let mount =
+            |key: &str, value: &str| json!({"volumeMounts": [{"name": "v", "mountPath": "/v", key: value}]});
+        check(mount("subPath", "a"), "volumeMounts[0].subPath");
+        check(mount("subPathExpr", "$(A)"), "volumeMounts[0].subPathExpr");
+        check(mount("mountPropagation", "Bidirectional"), "volumeMounts[0].mountPropagation");
+        check(mount("recursiveReadOnly", "Enabled"), "volumeMounts[0].recursiveReadOnly");
+    }
+
+    #[test]
+    fn an_ordinary_pod_is_supported() {
+        let spec = json!({
+            "hostNetwork": true, "hostUsers": false, "initContainers": [], "ephemeralContainers": [{"name": "debug"}],
+            "terminationGracePeriodSeconds": 5, "tolerations": [], "enableServiceLinks": true,
+            "containers": [{
+                "name": "app", "env": [{"name": "A", "value": "1"}], "envFrom": [],
+                "ports": [{"containerPort": 80, "hostPort": 80}], "terminationMessagePolicy": "File",
+                "volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": "", "mountPropagation": "None"}],
+            }],
+        });
+        assert_eq!(of_spec(&spec), None);
+    }
 }

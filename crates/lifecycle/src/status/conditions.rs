@@ -23,7 +23,7 @@ pub(super) fn of(observed: &Observed, phase: Phase, before: &PodStatus, now: Tim
     if !matches!(observed.admission, Admission::Refused { .. }) {
         statements.extend(disruption_target(observed, phase));
         statements.push(Statement::plain("PodReadyToStartContainers", is_ready_to_start(observed)));
-        statements.push(initialized(phase));
+        statements.push(initialized(observed, phase));
         statements.push(ready(observed, phase));
         statements.push(containers_ready("ContainersReady", observed, phase));
     }
@@ -51,38 +51,52 @@ fn is_ready_to_start(observed: &Observed) -> bool {
     observed.volumes == Volumes::Mounted && !observed.is_terminal()
 }
 
-fn initialized(phase: Phase) -> Statement {
+/// Without init containers a pod is initialized from the start; with some it never is, as they are not run yet.
+fn initialized(observed: &Observed, phase: Phase) -> Statement {
+    let spec = observed.pod.spec.as_ref();
+    let incomplete: Vec<&str> = spec
+        .into_iter()
+        .flat_map(|spec| spec.init_containers.iter().flatten())
+        .map(|container| container.name.as_str())
+        .collect();
+    if !incomplete.is_empty() {
+        return Statement {
+            kind: "Initialized",
+            holds: false,
+            reason: Some("ContainersNotInitialized"),
+            message: Some(format!("containers with incomplete status: [{}]", incomplete.join(" "))),
+        };
+    }
     let reason = (phase == Phase::Succeeded).then_some("PodCompleted");
     Statement { reason, ..Statement::plain("Initialized", true) }
 }
 
 fn ready(observed: &Observed, phase: Phase) -> Statement {
     let containers = containers_ready("Ready", observed, phase);
-    match unmet_gate(observed) {
-        Some(message) if containers.holds => Statement {
-            holds: false,
-            reason: Some("ReadinessGatesNotReady"),
-            message: Some(message),
-            ..containers
-        },
-        _ => containers,
+    let unmet = unmet_gates(observed);
+    if !containers.holds || unmet.is_empty() {
+        return containers;
+    }
+    Statement {
+        holds: false,
+        reason: Some("ReadinessGatesNotReady"),
+        message: Some(unmet.join(", ")),
+        ..containers
     }
 }
 
-fn unmet_gate(observed: &Observed) -> Option<String> {
-    let spec = observed.pod.spec.as_ref()?;
+fn unmet_gates(observed: &Observed) -> Vec<String> {
     let conditions = || observed.pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    spec.readiness_gates.iter().flatten().find_map(|gate| {
-        let kind = &gate.condition_type;
-        match conditions().find(|condition| condition.type_ == *kind) {
-            None => Some(format!("corresponding condition of pod readiness gate {kind:?} does not exist.")),
-            Some(condition) if condition.status != "True" => Some(format!(
-                "the status of pod readiness gate {kind:?} is not \"True\", but {}",
-                condition.status
-            )),
-            Some(_) => None,
-        }
-    })
+    let gates = observed.pod.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten());
+    let unmet = |kind: &str| match conditions().find(|condition| condition.type_ == kind) {
+        None => Some(format!("corresponding condition of pod readiness gate {kind:?} does not exist.")),
+        Some(condition) if condition.status != "True" => Some(format!(
+            "the status of pod readiness gate {kind:?} is not \"True\", but {}",
+            condition.status
+        )),
+        Some(_) => None,
+    };
+    gates.filter_map(|gate| unmet(&gate.condition_type)).collect()
 }
 
 fn containers_ready(kind: &'static str, observed: &Observed, phase: Phase) -> Statement {
@@ -112,7 +126,8 @@ fn disruption_target(observed: &Observed, phase: Phase) -> Option<Statement> {
     let interrupted = observed.containers.iter().any(
         |container| matches!(&container.state, ContainerState::Terminated(exit) if exit.cause == Cause::Lost),
     );
-    let final_loss = interrupted && phase == Phase::Failed && !observed.is_over_by_wish();
+    let is_deleted = observed.removed || observed.pod.is_deleted();
+    let final_loss = interrupted && phase == Phase::Failed && !is_deleted;
     (final_loss && observed.pod.restart_policy() == RestartPolicy::Never).then(|| Statement {
         kind: "DisruptionTarget",
         holds: true,

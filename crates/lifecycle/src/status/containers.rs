@@ -133,7 +133,7 @@ fn waiting(observed: &Observed, container: &ContainerRecord) -> ApiState {
         return waits(Waiting::CreateContainerConfigError, Some(message));
     }
     match &container.failure {
-        Some(failure) if failure.waits => {
+        Some(failure) if failure.waits() => {
             let image =
                 observed.pod.container(&container.name).and_then(|declared| declared.image.as_deref());
             let image = image.unwrap_or_default();

@@ -5,23 +5,53 @@ mod containers;
 mod phase;
 
 use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
-use k8s_openapi::api::core::v1::{HostIP, PodIP, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::{Admission, Observed, Volumes, Wish};
+use crate::{Admission, ContainerRecord, ContainerState, Observed, Volumes, Wish, qos};
 
 pub use phase::Phase;
 
 /// The status of a pod. `before` is the status it had until `now`: a condition keeps its transition time while its
-/// status stays the same. Conditions of others are not part of it.
+/// status stays the same, and an address once given stays. Conditions of others are not part of it.
 ///
-/// A terminal phase that the object shows already is never left.
+/// A terminal phase that the object shows already, by whomever, is never left: only what ran here and has not been
+/// told yet still changes.
 #[must_use]
 pub fn status(observed: &Observed, before: &PodStatus, now: Timestamp) -> PodStatus {
-    if observed.pod.has_terminal_phase() {
-        return observed.pod.status.clone().unwrap_or_default();
+    let Some(shown) = observed.pod.status.as_ref().filter(|_| observed.pod.has_terminal_phase()) else {
+        return computed(observed, phase::of(observed), before, now);
+    };
+    if is_all_told(observed, shown) {
+        return shown.clone();
     }
-    let phase = phase::of(observed);
+    let phase = if shown.phase.as_deref() == Some("Succeeded") { Phase::Succeeded } else { Phase::Failed };
+    PodStatus {
+        reason: shown.reason.clone(),
+        message: shown.message.clone(),
+        ..computed(observed, phase, before, now)
+    }
+}
+
+/// Whether the object shows the end of every container that ran here.
+fn is_all_told(observed: &Observed, shown: &PodStatus) -> bool {
+    let shown = || shown.container_statuses.iter().flatten();
+    let has_ended =
+        |status: &ContainerStatus| status.state.as_ref().is_some_and(|state| state.terminated.is_some());
+    let is_shown = |container: &ContainerRecord| {
+        shown().any(|status| {
+            status.name == container.name
+                && u32::try_from(status.restart_count) == Ok(container.restart_count())
+        })
+    };
+    shown().all(has_ended)
+        && observed
+            .containers
+            .iter()
+            .all(|container| container.state == ContainerState::Waiting || is_shown(container))
+}
+
+fn computed(observed: &Observed, phase: Phase, before: &PodStatus, now: Timestamp) -> PodStatus {
     let refusal = match &observed.admission {
         Admission::Refused { reason, message } => Some((reason, message)),
         _ => None,
@@ -30,12 +60,12 @@ pub fn status(observed: &Observed, before: &PodStatus, now: Timestamp) -> PodSta
         phase: Some(phase.as_str().to_owned()),
         reason: refusal.map(|(reason, _)| reason.clone()),
         message: refusal.map(|(_, message)| format!("Pod was rejected: {message}")),
-        qos_class: before.qos_class.clone(),
-        start_time: observed.started_at.map(time),
+        qos_class: Some(qos::class(&observed.pod)),
+        start_time: observed.started_at.map(time).or_else(|| before.start_time.clone()),
         observed_generation: observed.pod.metadata.generation,
         conditions: Some(conditions::of(observed, phase, before, now)),
         container_statuses: refusal.is_none().then(|| containers::of(observed)),
-        ..addresses(observed)
+        ..addresses(observed, before)
     }
 }
 
@@ -48,14 +78,19 @@ fn time(timestamp: Timestamp) -> Time {
     )
 }
 
-fn addresses(observed: &Observed) -> PodStatus {
+/// The pod has an address from the time its volumes are there, and keeps it.
+fn addresses(observed: &Observed, before: &PodStatus) -> PodStatus {
     let addresses = || observed.host.addresses.iter().map(ToString::to_string);
     let mut status = PodStatus {
         host_ip: addresses().next(),
         host_ips: Some(addresses().map(|ip| HostIP { ip }).collect()),
+        pod_ip: before.pod_ip.clone(),
+        pod_ips: before.pod_ips.clone(),
         ..PodStatus::default()
     };
-    if matches!(observed.volumes, Volumes::Mounted | Volumes::Unmounting | Volumes::Gone) {
+    let has_begun = observed.volumes == Volumes::Mounted
+        || observed.containers.iter().any(|container| container.state != ContainerState::Waiting);
+    if status.pod_ip.is_none() && has_begun {
         status.pod_ip = addresses().next();
         status.pod_ips = Some(addresses().map(|ip| PodIP { ip }).collect());
     }
