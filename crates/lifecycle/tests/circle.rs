@@ -1,0 +1,80 @@
+//! Properties of the pod's circle, over random lives in a small world: see `world` for what it does and checks.
+
+mod world;
+
+use proptest::prelude::*;
+use world::{Move, Policy, World};
+
+fn moves() -> impl Strategy<Value = Vec<Move>> {
+    let one = prop_oneof![
+        2 => any::<bool>().prop_map(Move::Judge),
+        20 => (any::<u8>(), any::<u8>()).prop_map(|(which, how)| Move::Finish { which, how }),
+        4 => (0..400_000_u32).prop_map(Move::Wait),
+        8 => Just(Move::Wake),
+        6 => Just(Move::Publish),
+        4 => Just(Move::Echo),
+        1 => Just(Move::Stale),
+        2 => Just(Move::Relabel),
+        2 => any::<u8>().prop_map(Move::ChangeImage),
+        1 => (0..40_i64).prop_map(Move::Delete),
+        1 => Just(Move::Remove),
+        1 => Just(Move::ShutDown),
+        1 => any::<bool>().prop_map(Move::SetPhase),
+        2 => Just(Move::Kill),
+    ];
+    prop::collection::vec(one, 0..120)
+}
+
+fn policies() -> impl Strategy<Value = Policy> {
+    prop_oneof![Just(Policy::Always), Just(Policy::OnFailure), Just(Policy::Never)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_life_breaks_a_promise(policy in policies(), containers in 1..4_usize, moves in moves()) {
+        let mut world = World::new(policy, containers, true);
+        moves.into_iter().for_each(|step| world.go(step));
+    }
+
+    #[test]
+    fn deletion_always_ends(policy in policies(), containers in 1..4_usize, moves in moves()) {
+        let mut world = World::new(policy, containers, true);
+        moves.into_iter().for_each(|step| world.go(step));
+        world.go(Move::Kill);
+        world.go(Move::Delete(30));
+        world.be_kind();
+        prop_assert!(world.is_forgotten(), "{:?}", world.observed());
+    }
+
+    #[test]
+    fn a_shutdown_comes_to_rest(policy in policies(), containers in 1..4_usize, moves in moves()) {
+        let mut world = World::new(policy, containers, true);
+        moves.into_iter().for_each(|step| world.go(step));
+        world.go(Move::ShutDown);
+        world.be_kind();
+        prop_assert!(world.is_forgotten() || !world.observed().is_busy(), "{:?}", world.observed());
+    }
+
+    #[test]
+    fn what_is_not_supported_never_runs(policy in policies(), moves in moves()) {
+        let mut world = World::new(policy, 1, false);
+        moves.into_iter().for_each(|step| world.go(step));
+        prop_assert_eq!(world.starts(), 0);
+        world.go(Move::Kill);
+        world.go(Move::Delete(30));
+        world.be_kind();
+        prop_assert!(world.is_forgotten(), "{:?}", world.observed());
+    }
+}
+
+/// Random lives are of use only if they get somewhere.
+#[test]
+fn a_kind_world_runs_a_job() {
+    let mut world = World::new(Policy::Never, 2, true);
+    world.go(Move::Judge(true));
+    world.be_kind();
+    assert_eq!(world.starts(), 2);
+    assert_eq!(world.phase(), "Succeeded");
+}

@@ -1,0 +1,238 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coracle_lifecycle::reasons::Waiting;
+use coracle_lifecycle::{
+    Admission, Cause, Digest, Event, Exit, ImageKind, ImageModule, LocalImage, Observed, PullTime, Wish,
+};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// A pod, and what happens to it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Story {
+    /// `metadata` and `spec` as far as they matter; name, namespace, uid and generation are filled in.
+    pod: Value,
+    pub(super) steps: Vec<Step>,
+    /// Whether the whole last status is written down.
+    #[serde(default)]
+    pub(super) full: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Step {
+    /// Seconds since the story's start.
+    pub(super) at: f64,
+    pub(super) event: Happening,
+}
+
+/// The events, and two things that are made of more: a deletion, the agent's return.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
+pub(super) enum Happening {
+    Admitted {},
+    Refused {
+        reason: String,
+        message: String,
+    },
+    Mounted {},
+    MountFailed {
+        message: String,
+    },
+    PullBegan {
+        container: String,
+    },
+    SecretsMissing {
+        names: Vec<String>,
+    },
+    Present {
+        container: String,
+    },
+    Pulled {
+        container: String,
+        milliseconds: u64,
+    },
+    FetchFailed {
+        container: String,
+        reason: String,
+        message: String,
+    },
+    Started {
+        container: String,
+    },
+    StartFailed {
+        container: String,
+        reason: String,
+        message: String,
+    },
+    Exited {
+        container: String,
+        attempt: u32,
+        cause: String,
+        #[serde(default)]
+        code: i32,
+        message: Option<String>,
+    },
+    Delete {
+        grace: i64,
+    },
+    Image {
+        container: String,
+        image: String,
+    },
+    SetPhase {
+        phase: String,
+        reason: String,
+    },
+    /// The watch brings the object as the API server has it after the status was written.
+    Echo {},
+    /// The watch brings the object as it was at first.
+    Stale {},
+    Removed {},
+    ShutDown {},
+    Unmounted {},
+    Published {
+        terminal: bool,
+    },
+    Deleted {},
+    DeleteFailed {},
+    Woke {},
+    #[serde(rename_all = "camelCase")]
+    Recover {
+        #[serde(default)]
+        lose_checkpoint: bool,
+    },
+}
+
+impl fmt::Display for Happening {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{self:?}")
+    }
+}
+
+impl Story {
+    pub(super) fn pod(&self) -> Pod {
+        let mut pod = self.pod.clone();
+        let metadata = json!({"name": "web", "namespace": "default", "uid": "u-1", "generation": 1});
+        for (key, value) in metadata.as_object().unwrap() {
+            pod["metadata"].as_object_mut().map(|given| given.entry(key).or_insert(value.clone()));
+        }
+        if pod["metadata"].is_null() {
+            pod["metadata"] = metadata;
+        }
+        serde_json::from_value(pod).unwrap()
+    }
+}
+
+impl Happening {
+    pub(super) fn to_event(&self, observed: &Observed, shown: &PodStatus, now: Timestamp) -> Event {
+        match self.clone() {
+            Self::Admitted {} => Event::Judged(Admission::Admitted),
+            Self::Refused { reason, message } => Event::Judged(Admission::Refused { reason, message }),
+            Self::Mounted {} => Event::Mounted,
+            Self::MountFailed { message } => Event::MountFailed { message },
+            Self::PullBegan { container } => Event::PullBegan { container },
+            Self::SecretsMissing { names } => Event::PullSecretsMissing { names },
+            Self::Present { container } => fetched(observed, container, None),
+            Self::Pulled { container, milliseconds } => {
+                let pulling = Duration::from_millis(milliseconds);
+                let time = PullTime { pulling, waiting: pulling + Duration::from_millis(100) };
+                fetched(observed, container, Some(time))
+            }
+            Self::FetchFailed { container, reason, message } => {
+                Event::FetchFailed { container, reason: waiting(&reason), message }
+            }
+            Self::Started { container } => Event::Started { container },
+            Self::StartFailed { container, reason, message } => {
+                Event::StartFailed { container, reason: waiting(&reason), message }
+            }
+            Self::Exited { container, attempt, cause, code, message } => {
+                let started_at = now - SignedDuration::from_secs(1);
+                let exit = Exit { cause: self::cause(&cause, code), message, started_at, finished_at: now };
+                Event::Exited { container, attempt, exit }
+            }
+            Self::Removed {} => Event::Removed,
+            Self::ShutDown {} => Event::ShutDown,
+            Self::Unmounted {} => Event::Unmounted,
+            Self::Published { terminal } => Event::Published { terminal },
+            Self::Deleted {} => Event::Deleted,
+            Self::DeleteFailed {} => Event::DeleteFailed,
+            Self::Woke {} => Event::Woke,
+            Self::Recover { .. } => unreachable!("the agent's return is no event"),
+            Self::Delete { .. }
+            | Self::Image { .. }
+            | Self::SetPhase { .. }
+            | Self::Echo {}
+            | Self::Stale {} => Event::Wished(Arc::new(self.object(observed, shown, now))),
+        }
+    }
+
+    /// The object as it is after this.
+    fn object(&self, observed: &Observed, shown: &PodStatus, now: Timestamp) -> Pod {
+        let mut pod = (*observed.pod).clone();
+        match self.clone() {
+            Self::Delete { grace } => {
+                pod.metadata.deletion_timestamp = Some(Time(now));
+                pod.metadata.deletion_grace_period_seconds = Some(grace);
+                pod.metadata.generation = pod.metadata.generation.map(|generation| generation + 1);
+            }
+            Self::Image { container, image } => {
+                let containers = &mut pod.spec.as_mut().unwrap().containers;
+                containers.iter_mut().find(|declared| declared.name == container).unwrap().image =
+                    Some(image);
+            }
+            Self::SetPhase { phase, reason } => {
+                let (phase, reason) = (Some(phase), Some(reason));
+                pod.status = Some(PodStatus { phase, reason, ..shown.clone() });
+            }
+            Self::Echo {} => pod.status = Some(shown.clone()),
+            _ => {
+                pod.metadata.deletion_timestamp = None;
+                pod.status = None;
+            }
+        }
+        pod
+    }
+}
+
+fn fetched(observed: &Observed, container: String, pull: Option<PullTime>) -> Event {
+    let declared = observed.pod.container(&container).and_then(|declared| declared.image.clone());
+    let reference = format!("registry.test/{}", declared.unwrap_or_default());
+    let digest = Digest::parse(&format!("sha256:{}", "ab".repeat(32))).unwrap();
+    let module =
+        ImageModule { digest: digest.clone(), path: "/images/app.wasm".into(), name: "app".to_owned() };
+    let repo_digest = format!("{}@{digest}", reference.split(':').next().unwrap_or_default());
+    let image = Box::new(LocalImage { digest, reference, repo_digest, module, size: 123 });
+    Event::Fetched { container, image, kind: ImageKind("wasip1 module".to_owned()), pull }
+}
+
+fn waiting(reason: &str) -> Waiting {
+    let all = [
+        Waiting::CreateContainerConfigError,
+        Waiting::CreateContainerError,
+        Waiting::RunContainerError,
+        Waiting::InvalidImageName,
+        Waiting::ErrImageNeverPull,
+        Waiting::RegistryUnavailable,
+        Waiting::ErrImagePull,
+    ];
+    all.into_iter().find(|waiting| waiting.as_str() == reason).unwrap_or_else(|| panic!("no reason {reason}"))
+}
+
+fn cause(word: &str, code: i32) -> Cause {
+    match word {
+        "exited" => Cause::Exited(code),
+        "trapped" => Cause::Trapped(code),
+        "outOfMemory" => Cause::OutOfMemory,
+        "stopped" => Cause::Stopped,
+        "killed" => Cause::Killed,
+        "lost" => Cause::Lost,
+        _ => panic!("no cause {word}"),
+    }
+}

@@ -1,0 +1,143 @@
+use std::time::Duration;
+
+use coracle_lifecycle::reasons::Waiting;
+use coracle_lifecycle::{
+    Action, Cause, ContainerState, Digest, Event, Exit, ImageKind, ImageModule, LocalImage,
+};
+
+use super::World;
+
+/// Something that was begun and has not ended.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Flight {
+    Mount,
+    Unmount,
+    Delete,
+    Fetch(String),
+    Start(String, u32),
+    Run { container: String, attempt: u32, stopping: bool },
+}
+
+impl Flight {
+    /// The run that is, or may be, under way.
+    pub(super) fn run_of(&self) -> Option<(&str, u32)> {
+        match self {
+            Self::Start(container, attempt) | Self::Run { container, attempt, .. } => {
+                Some((container, *attempt))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl World {
+    pub(super) fn begin(&mut self, action: Action) {
+        let flight = match action {
+            Action::Mount => Flight::Mount,
+            Action::Unmount => Flight::Unmount,
+            Action::Delete => {
+                assert!(self.observed.published, "deleted before the API server shows a terminal phase");
+                Flight::Delete
+            }
+            Action::Fetch { container } => Flight::Fetch(container),
+            Action::Start { container, attempt } => {
+                self.check_start(&container, attempt);
+                self.starts += 1;
+                Flight::Start(container, attempt)
+            }
+            other => panic!("{other:?} does not fly"),
+        };
+        assert!(!self.flights.contains(&flight), "{flight:?} is under way already");
+        self.flights.push(flight);
+    }
+
+    pub(super) fn stop(&mut self, wanted: &str, grace: Duration) {
+        let before = self.graces.insert(wanted.to_owned(), grace);
+        assert!(before.is_none_or(|before| grace < before), "the grace grew from {before:?} to {grace:?}");
+        let stopped = self.flights.iter_mut().any(|flight| match flight {
+            Flight::Run { container, stopping, .. } if container == wanted => {
+                *stopping = true;
+                true
+            }
+            _ => false,
+        });
+        assert!(stopped, "{wanted} was stopped and does not run");
+    }
+
+    /// Ends a flight: well when `how` is even.
+    pub(super) fn finish(&mut self, which: usize, how: u8) {
+        if self.flights.is_empty() {
+            return;
+        }
+        let flight = self.flights.remove(which % self.flights.len());
+        let well = how.is_multiple_of(2);
+        match flight {
+            Flight::Mount if well => self.happen(Event::Mounted),
+            Flight::Mount => self.happen(Event::MountFailed { message: "missing".to_owned() }),
+            Flight::Unmount => self.happen(Event::Unmounted),
+            Flight::Delete if well => {
+                self.happen(Event::Deleted);
+                self.exists = false;
+                self.happen(Event::Removed);
+            }
+            Flight::Delete => self.happen(Event::DeleteFailed),
+            Flight::Fetch(container) => self.fetched(container, how),
+            Flight::Start(container, attempt) => self.start_ended(container, attempt, how),
+            Flight::Run { container, attempt, stopping } => self.ran_out(container, attempt, stopping, how),
+        }
+    }
+
+    fn fetched(&mut self, container: String, how: u8) {
+        let reasons = [
+            Waiting::ErrImagePull,
+            Waiting::RegistryUnavailable,
+            Waiting::CreateContainerError,
+            Waiting::InvalidImageName,
+            Waiting::ErrImageNeverPull,
+        ];
+        self.happen(if how.is_multiple_of(2) {
+            Event::Fetched { container, image: Box::new(image()), kind: ImageKind(String::new()), pull: None }
+        } else {
+            let reason = reasons[usize::from(how / 2) % reasons.len()];
+            Event::FetchFailed { container, reason, message: "no".to_owned() }
+        });
+    }
+
+    fn start_ended(&mut self, container: String, attempt: u32, how: u8) {
+        if how % 4 == 1 {
+            let message = "no".to_owned();
+            self.happen(Event::StartFailed { container, reason: Waiting::RunContainerError, message });
+            return;
+        }
+        self.ran.insert((container.clone(), attempt));
+        self.graces.remove(&container);
+        self.flights.push(Flight::Run { container: container.clone(), attempt, stopping: false });
+        self.happen(Event::Started { container });
+    }
+
+    fn ran_out(&mut self, container: String, attempt: u32, stopping: bool, how: u8) {
+        let started_at = match self.observed.container(&container).map(|record| record.state.clone()) {
+            Some(ContainerState::Running { started_at } | ContainerState::Stopping { started_at, .. }) => {
+                started_at
+            }
+            state => panic!("{container} ends while it is {state:?}"),
+        };
+        let cause = match how % 8 {
+            1 => Cause::Exited(1),
+            3 => Cause::Trapped(134),
+            5 => Cause::OutOfMemory,
+            7 => Cause::Lost,
+            2 if stopping => Cause::Killed,
+            0 | 4 if stopping => Cause::Stopped,
+            _ => Cause::Exited(0),
+        };
+        let exit = Exit { cause, message: None, started_at, finished_at: self.now };
+        self.happen(Event::Exited { container, attempt, exit });
+    }
+}
+
+fn image() -> LocalImage {
+    let digest = Digest::parse(&format!("sha256:{}", "0".repeat(64))).unwrap();
+    let module = ImageModule { digest: digest.clone(), path: "/m".into(), name: "m".to_owned() };
+    LocalImage { digest, reference: "r/app:1".to_owned(), repo_digest: "r/app@0".to_owned(), module, size: 1 }
+}
