@@ -1,17 +1,32 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use coracle_lifecycle::PodIdentity;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod, PodStatus, Secret, ServiceAccount};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::{Client, Error};
+use thiserror::Error;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::patch;
-use super::publish::Acknowledgement;
+use super::publish::{Acknowledgement, version};
 
 /// kube's client speaks HTTP/1.1: this many calls in flight are this many connections.
 const CALLS_IN_FLIGHT: usize = 16;
+/// How long one call may take. Calls on a dead connection would otherwise keep all others waiting.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why a call failed.
+#[derive(Debug, Error)]
+pub(crate) enum CallError {
+    #[error("no answer from the API server within {PATIENCE:?}")]
+    TimedOut,
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+}
 
 /// The calls that the pods of a node make to the API server, as the node's own identity.
 #[derive(Clone)]
@@ -38,72 +53,84 @@ impl PodApi {
         self.client.clone()
     }
 
+    /// The outcome of one call, once its turn has come.
+    async fn call<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
+        let _permit = self.calls.acquire().await;
+        timeout(PATIENCE, request).await.map_err(|_| CallError::TimedOut)?.map_err(CallError::Api)
+    }
+
+    fn pods(&self, pod: &PodIdentity) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), &pod.namespace)
+    }
+
     /// Writes a pod's status; `latest` is asked when the call's turn has come, so that only the newest is written.
     pub(super) async fn write_status(
         &self,
         pod: &PodIdentity,
         latest: impl FnOnce() -> Arc<PodStatus> + Send,
-    ) -> Result<Acknowledgement, Error> {
-        let _permit = self.calls.acquire().await;
-        let status = latest();
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
-        let patch = Patch::Strategic(patch::status(&pod.uid, &status));
-        let answer = pods.patch_status(&pod.name, &PatchParams::default(), &patch).await;
-        let (answer, version) = match answer {
-            Ok(pod) => (Ok(()), pod.metadata.resource_version.and_then(|version| version.parse().ok())),
-            Err(error) => (Err(error), None),
+    ) -> Result<Acknowledgement, CallError> {
+        let pods = self.pods(pod);
+        let request = async {
+            let status = latest();
+            let patch = Patch::Strategic(patch::status(&pod.uid, &status));
+            let answer = pods.patch_status(&pod.name, &PatchParams::default(), &patch).await;
+            let version = answer.as_ref().ok().and_then(version);
+            Ok((status, version, answer.map(drop)))
         };
-        Ok(Acknowledgement { written: self.written(pod, answer).await?, status, version })
+        let (status, version, answer) = self.call(request).await?;
+        Ok(Acknowledgement {
+            written: self.written(pod, answer.map_err(CallError::Api)).await?,
+            status,
+            version,
+        })
     }
 
     /// Deletes the object for good: grace 0, and only if it is still the same one.
-    pub(crate) async fn delete(&self, pod: &PodIdentity) -> Result<Written, Error> {
-        let _permit = self.calls.acquire().await;
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
+    pub(crate) async fn delete(&self, pod: &PodIdentity) -> Result<Written, CallError> {
         let preconditions = Preconditions { uid: Some(pod.uid.to_string()), resource_version: None };
         let parameters = DeleteParams {
             grace_period_seconds: Some(0),
             preconditions: Some(preconditions),
             ..DeleteParams::default()
         };
-        let answer = pods.delete(&pod.name, &parameters).await;
+        let answer = self.call(self.pods(pod).delete(&pod.name, &parameters)).await;
         self.written(pod, answer.map(drop)).await
     }
 
     /// A conflict can mean that a pod was re-created under this name: only its UID tells.
-    async fn written(&self, pod: &PodIdentity, answer: Result<(), Error>) -> Result<Written, Error> {
+    async fn written(&self, pod: &PodIdentity, answer: Result<(), CallError>) -> Result<Written, CallError> {
         match answer {
             Ok(()) => Ok(Written::Done),
-            Err(Error::Api(status)) if status.code == 404 => Ok(Written::Gone),
-            Err(Error::Api(status)) if status.code == 409 => {
-                let pods: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
-                let now = pods.get_metadata_opt(&pod.name).await?;
+            Err(CallError::Api(kube::Error::Api(status))) if status.code == 404 => Ok(Written::Gone),
+            Err(CallError::Api(kube::Error::Api(status))) if status.code == 409 => {
+                let now = self.call(self.pods(pod).get_metadata_opt(&pod.name)).await?;
                 let is_same = now.is_some_and(|now| now.metadata.uid.as_deref() == Some(pod.uid.as_str()));
-                if is_same { Err(Error::Api(status)) } else { Ok(Written::Gone) }
+                if is_same { Err(kube::Error::Api(status).into()) } else { Ok(Written::Gone) }
             }
             Err(error) => Err(error),
         }
     }
 
-    pub(crate) async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, Error> {
-        let _permit = self.calls.acquire().await;
-        Api::namespaced(self.client.clone(), namespace).get_opt(name).await
+    pub(crate) async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, CallError> {
+        self.call(Api::namespaced(self.client.clone(), namespace).get_opt(name)).await
     }
 
-    pub(crate) async fn config_map(&self, namespace: &str, name: &str) -> Result<Option<ConfigMap>, Error> {
-        let _permit = self.calls.acquire().await;
-        Api::namespaced(self.client.clone(), namespace).get_opt(name).await
+    pub(crate) async fn config_map(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<ConfigMap>, CallError> {
+        self.call(Api::namespaced(self.client.clone(), namespace).get_opt(name)).await
     }
 
-    /// A token of the pod's service account that dies with the pod.
+    /// A token of the pod's service account that dies with the pod; `None` when the answer holds none.
     pub(crate) async fn token(
         &self,
         pod: &PodIdentity,
         account: &str,
         audience: Option<&str>,
         seconds: Option<i64>,
-    ) -> Result<String, Error> {
-        let _permit = self.calls.acquire().await;
+    ) -> Result<Option<String>, CallError> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &pod.namespace);
         let request = TokenRequest {
             spec: Some(TokenRequestSpec {
@@ -118,22 +145,27 @@ impl PodApi {
             }),
             ..TokenRequest::default()
         };
-        let answer = accounts.create_token_request(account, &PostParams::default(), &request).await?;
-        Ok(answer.status.and_then(|status| status.token).unwrap_or_default())
+        let parameters = PostParams::default();
+        let answer = self.call(accounts.create_token_request(account, &parameters, &request)).await?;
+        Ok(answer.status.and_then(|status| status.token))
     }
 
-    pub(crate) async fn create_event(&self, event: &Event) -> Result<(), Error> {
-        let _permit = self.calls.acquire().await;
+    pub(crate) async fn create_event(&self, event: &Event) -> Result<(), CallError> {
         let namespace = event.metadata.namespace.as_deref().unwrap_or_default();
-        Api::namespaced(self.client.clone(), namespace).create(&PostParams::default(), event).await.map(drop)
-    }
-
-    pub(crate) async fn patch_event(&self, event: &Event) -> Result<(), Error> {
-        let _permit = self.calls.acquire().await;
-        let namespace = event.metadata.namespace.as_deref().unwrap_or_default();
-        let name = event.metadata.name.as_deref().unwrap_or_default();
-        let change = serde_json::json!({ "count": event.count, "lastTimestamp": event.last_timestamp });
         let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
-        events.patch(name, &PatchParams::default(), &Patch::Strategic(change)).await.map(drop)
+        self.call(events.create(&PostParams::default(), event)).await.map(drop)
+    }
+
+    /// Says that an Event which was written before has happened `count` times, the last time at `last`.
+    pub(crate) async fn count_event(
+        &self,
+        namespace: &str,
+        name: &str,
+        count: i32,
+        last: Option<&Time>,
+    ) -> Result<(), CallError> {
+        let change = Patch::Strategic(serde_json::json!({ "count": count, "lastTimestamp": last }));
+        let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+        self.call(events.patch(name, &PatchParams::default(), &change)).await.map(drop)
     }
 }

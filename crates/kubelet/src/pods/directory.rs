@@ -42,6 +42,18 @@ impl PodDirectory {
         self.write().insert(uid, view);
     }
 
+    /// Takes over what the API server says of a pod now; nothing for a pod that is not here.
+    pub(crate) fn update(&self, uid: &PodUid, pod: &Arc<Pod>) {
+        if let Some(view) = self.write().get_mut(uid) {
+            view.pod = Arc::clone(pod);
+        }
+    }
+
+    /// The pod of this UID as last seen.
+    pub(crate) fn pod(&self, uid: &PodUid) -> Option<Arc<Pod>> {
+        self.read().get(uid).map(|view| Arc::clone(&view.pod))
+    }
+
     pub(crate) fn remove(&self, uid: &PodUid) {
         self.write().remove(uid);
     }

@@ -1,7 +1,8 @@
+use std::collections::HashMap;
 use std::fs::{self, DirBuilder};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use coracle_lifecycle::{Checkpoint, PodIdentity, PodUid};
 use tempfile::NamedTempFile;
@@ -47,7 +48,8 @@ pub(super) fn load_all(layout: &Layout) -> io::Result<Vec<(PodUid, Option<Checkp
     Ok(found)
 }
 
-fn load(path: &Path) -> io::Result<Checkpoint> {
+/// One checkpoint.
+pub(super) fn load(path: &Path) -> io::Result<Checkpoint> {
     Ok(serde_json::from_slice(&fs::read(path)?)?)
 }
 
@@ -55,7 +57,9 @@ fn load(path: &Path) -> io::Result<Checkpoint> {
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
+        result => {
+            result.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+        }
     }
 }
 
@@ -80,17 +84,24 @@ pub(super) fn prune_logs(directory: &Path, attempt: u32) -> io::Result<()> {
 }
 
 /// Removes all that is left of a pod that is gone from the API server, logs too.
-pub(super) fn forget(layout: &Layout, pod: &PodIdentity) {
-    for path in [layout.pod_logs(pod), layout.pod(&pod.uid)] {
-        if let Err(error) = remove(&path) {
-            warn!(path = %path.display(), %error, "what is left of a pod cannot be removed");
-        }
-    }
+pub(super) async fn forget(layout: &Layout, pod: PodIdentity) {
+    remove_all(vec![layout.pod_logs(&pod), layout.pod(&pod.uid)]).await;
 }
 
-/// Removes the directory of a pod of which nothing else is known.
-pub(super) fn forget_directory(layout: &Layout, uid: &PodUid) {
-    if let Err(error) = remove(&layout.pod(uid)) {
-        warn!(%uid, %error, "what is left of a pod cannot be removed");
+/// Removes all that an earlier agent left of pods that are gone.
+pub(super) async fn forget_left(layout: &Layout, left: HashMap<PodUid, Option<Checkpoint>>) {
+    let logs = left.values().flatten().map(|checkpoint| layout.pod_logs(&checkpoint.pod));
+    remove_all(logs.chain(left.keys().map(|uid| layout.pod(uid))).collect()).await;
+}
+
+async fn remove_all(paths: Vec<PathBuf>) {
+    let removed = off_thread(move || {
+        for error in paths.iter().filter_map(|path| remove(path).err()) {
+            warn!(%error, "what is left of a pod cannot be removed");
+        }
+        Ok(())
+    });
+    if let Err(error) = removed.await {
+        warn!(%error, "what is left of pods cannot be removed");
     }
 }

@@ -1,4 +1,5 @@
 use std::collections::{HashMap, HashSet};
+use std::mem::take;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,21 +14,25 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::worker::{Message, Settled, Worker};
+use super::worker::{LAST_WORDS, Message, Settled, Worker};
 use super::{Context, disk};
 use crate::clock;
 
-/// How long, beyond the longest grace, the agent's end waits for the last statuses to be written.
-const LAST_WORDS: Duration = Duration::from_secs(10);
+/// How long a pod waits for a new worker after its worker failed.
+const REVIVAL: Duration = Duration::from_secs(10);
+/// The grace of containers whose pod is gone.
+const ORPHANED: Duration = Duration::from_secs(1);
 
 /// Watches the pods bound to this node and gives each a worker. It alone decides what concerns more than one pod.
 pub(crate) struct Dispatcher {
     context: Arc<Context>,
     view: NodeView,
+    /// The pods of the watch. A worker whose pod the API server no longer has may end before the watch tells: it keeps
+    /// its place here, so that an older state of the pod does not bring it back.
     workers: HashMap<PodUid, mpsc::UnboundedSender<Message>>,
     tasks: JoinSet<()>,
     uids: HashMap<Id, PodUid>,
@@ -85,7 +90,7 @@ impl Dispatcher {
                 Some(Settled(uid)) = self.settled.recv() => {
                     self.view.promised.remove(&uid);
                 }
-                Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
+                Some(ended) = self.tasks.join_next_with_id() => self.ended(ended).await,
                 Ok(()) = node.changed() => {
                     let node = node.borrow_and_update().clone();
                     self.learn(node.as_deref());
@@ -122,7 +127,7 @@ impl Dispatcher {
 
     /// Compares the set of pods with the set of workers; new pods are taken oldest first.
     fn listed(&mut self) {
-        let mut pods = std::mem::take(&mut self.listing);
+        let mut pods = take(&mut self.listing);
         pods.sort_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0));
         let present: HashSet<PodUid> = pods.iter().map(|pod| pod.identity().uid).collect();
         let gone: Vec<PodUid> = self.workers.keys().filter(|uid| !present.contains(uid)).cloned().collect();
@@ -135,49 +140,61 @@ impl Dispatcher {
         self.clear_orphans();
     }
 
-    /// What an earlier agent left of pods that are gone from the API server.
+    /// Ends and removes what an earlier agent left of pods that are gone from the API server.
     fn clear_orphans(&mut self) {
-        for known in self.known.drain(..).filter(|known| !self.workers.contains_key(&known.spec.pod.uid)) {
-            known.container.stop(Duration::from_secs(1));
-            self.context.provider.remove(&known.spec.id);
-        }
-        for (uid, checkpoint) in self.left.drain() {
-            match checkpoint {
-                Some(checkpoint) => disk::forget(&self.context.layout, &checkpoint.pod),
-                None => disk::forget_directory(&self.context.layout, &uid),
+        let (mut known, left) = (take(&mut self.known), take(&mut self.left));
+        known.retain(|known| !self.workers.contains_key(&known.spec.pod.uid));
+        let context = Arc::clone(&self.context);
+        self.tasks.spawn(async move {
+            for known in &known {
+                known.container.stop(ORPHANED);
             }
-        }
+            for known in known {
+                known.container.exited().await;
+                context.provider.remove(&known.spec.id);
+                context.provider.remove_pod(&known.spec.pod.uid);
+            }
+            disk::forget_left(&context.layout, left).await;
+        });
     }
 
     fn removed(&mut self, uid: &PodUid) {
-        self.tell(uid, Event::Removed);
-    }
-
-    fn tell(&self, uid: &PodUid, event: Event) -> bool {
-        self.workers.get(uid).is_some_and(|worker| worker.send(Message::Event(event)).is_ok())
+        if let Some(worker) = self.workers.remove(uid) {
+            let _ = worker.send(Message::Event(Event::Removed));
+        }
     }
 
     fn wish(&mut self, pod: Pod) {
         let pod = Arc::new(pod);
         let uid = pod.identity().uid;
-        if !self.tell(&uid, Event::Wished(Arc::clone(&pod))) {
-            self.take(&uid, &pod);
+        if let Some(worker) = self.workers.get(&uid) {
+            self.context.directory.update(&uid, &pod);
+            let _ = worker.send(Message::Event(Event::Wished(pod)));
+        } else {
+            let checkpoint = self.left.remove(&uid).flatten();
+            let known = take(&mut self.known);
+            self.assign(&pod, checkpoint.as_ref(), &known, Duration::ZERO);
+            self.known = known;
         }
     }
 
-    fn take(&mut self, uid: &PodUid, pod: &Arc<Pod>) {
-        let checkpoint = self.left.remove(uid).flatten();
+    /// Gives a pod a worker that begins after `delay`.
+    fn assign(&mut self, pod: &Arc<Pod>, checkpoint: Option<&Checkpoint>, known: &[Known], delay: Duration) {
         let host = Arc::clone(&self.context.host);
-        let observed = recover(Arc::clone(pod), host, checkpoint.as_ref(), &self.known, clock::now());
-        let verdict = self.judge(&observed);
-        let (worker, sender) =
-            Worker::new(Arc::clone(&self.context), observed, &self.known, self.reports.clone());
+        let observed = recover(Arc::clone(pod), host, checkpoint, known, clock::now());
+        let (uid, verdict) = (observed.uid(), self.judge(&observed));
+        let (worker, sender) = Worker::new(Arc::clone(&self.context), observed, known, self.reports.clone());
         if let Some(verdict) = verdict {
             let _ = sender.send(Message::Event(Event::Judged(verdict)));
         }
         self.workers.insert(uid.clone(), sender);
-        let task = self.tasks.spawn(worker.run());
-        self.uids.insert(task.id(), uid.clone());
+        let task = self.tasks.spawn(async move {
+            if !delay.is_zero() {
+                sleep(delay).await;
+            }
+            worker.run().await;
+        });
+        self.uids.insert(task.id(), uid);
     }
 
     /// Judges a pod that was not judged before, and books what it is promised.
@@ -202,17 +219,27 @@ impl Dispatcher {
         }
     }
 
-    fn ended(&mut self, ended: Result<(Id, ()), JoinError>) {
-        let id = match &ended {
-            Ok((id, ())) => *id,
-            Err(error) => error.id(),
-        };
+    async fn ended(&mut self, ended: Result<(Id, ()), JoinError>) {
+        let id = ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
         let Some(uid) = self.uids.remove(&id) else { return };
+        self.view.promised.remove(&uid);
         if let Err(error) = ended {
             error!(%uid, %error, "the worker of a pod failed");
+            self.revive(&uid).await;
         }
-        self.workers.remove(&uid);
-        self.view.promised.remove(&uid);
+    }
+
+    /// Gives a pod whose worker failed a new one, from what is on disk and what still runs.
+    async fn revive(&mut self, uid: &PodUid) {
+        let Some(pod) = self.context.directory.pod(uid) else { return };
+        let path = self.context.layout.checkpoint(uid);
+        let checkpoint = disk::off_thread(move || disk::load(&path)).await.ok();
+        let known = self.context.provider.containers().await;
+        let is_gone = !self.workers.contains_key(uid);
+        self.assign(&pod, checkpoint.as_ref(), &known, REVIVAL);
+        if is_gone {
+            self.removed(uid);
+        }
     }
 
     /// Ends what runs, each with its grace, and waits until the last statuses are written.
@@ -224,7 +251,7 @@ impl Dispatcher {
             let _ = worker.send(Message::Event(Event::ShutDown));
         }
         let all = async { while self.tasks.join_next().await.is_some() {} };
-        if timeout(grace + LAST_WORDS, all).await.is_err() {
+        if timeout(grace + LAST_WORDS * 2, all).await.is_err() {
             warn!(pods = self.tasks.len(), "the last statuses of some pods could not be written");
         }
     }

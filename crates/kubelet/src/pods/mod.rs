@@ -7,10 +7,15 @@ mod disk;
 mod dispatcher;
 mod fetch;
 mod patch;
+mod perform;
 mod publish;
 mod recorder;
 mod spec;
 mod start;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod volumes;
 mod worker;
 

@@ -21,18 +21,26 @@ fn clear(value: &mut Value, key: &str) {
     }
 }
 
-/// Whether others have overwritten what this node said of a pod: its phase or one of its conditions.
+/// Whether others have overwritten what this node said of a pod: its phase, one of its conditions or the state of one of
+/// its containers.
 pub(super) fn was_overwritten(ours: &PodStatus, theirs: Option<&PodStatus>) -> bool {
-    let theirs = |kind: &str| {
-        theirs
-            .iter()
-            .flat_map(|status| status.conditions.iter().flatten())
-            .find(|condition| condition.type_ == kind)
-    };
-    ours.conditions
-        .iter()
-        .flatten()
-        .any(|ours| theirs(&ours.type_).is_none_or(|condition| condition.status != ours.status))
+    theirs.is_none_or(|theirs| {
+        ours.phase != theirs.phase || lacks_condition(ours, theirs) || lacks_container(ours, theirs)
+    })
+}
+
+fn lacks_condition(ours: &PodStatus, theirs: &PodStatus) -> bool {
+    ours.conditions.iter().flatten().any(|ours| {
+        let theirs = theirs.conditions.iter().flatten().find(|condition| condition.type_ == ours.type_);
+        theirs.is_none_or(|theirs| theirs.status != ours.status)
+    })
+}
+
+fn lacks_container(ours: &PodStatus, theirs: &PodStatus) -> bool {
+    ours.container_statuses.iter().flatten().any(|ours| {
+        let theirs = theirs.container_statuses.iter().flatten().find(|status| status.name == ours.name);
+        theirs.is_none_or(|theirs| (theirs.restart_count, &theirs.state) != (ours.restart_count, &ours.state))
+    })
 }
 
 #[cfg(test)]

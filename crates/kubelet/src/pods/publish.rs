@@ -8,6 +8,7 @@ use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use super::api::{PodApi, Written};
+use super::patch;
 
 /// The waits between tries while the API server does not take a status: 250 ms doubling to 16 s.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
@@ -23,18 +24,30 @@ pub(crate) struct Acknowledgement {
 }
 
 impl Acknowledgement {
-    /// A status that the API server is known to have.
-    pub(super) fn of(status: Arc<PodStatus>) -> Self {
-        Self { written: Written::Done, status, version: None }
+    /// The status that `pod` shows.
+    pub(super) fn of(pod: &Pod) -> Self {
+        let status = Arc::new(pod.status.clone().unwrap_or_default());
+        Self { written: Written::Done, status, version: version(pod) }
+    }
+
+    /// Whether the API server is known to show `status` of `pod`, as last seen.
+    ///
+    /// Others may overwrite a status: the node lifecycle controller does when it has not heard of a node for long.
+    pub(super) fn shows(&self, status: &PodStatus, pod: &Pod) -> bool {
+        let is_overwritten =
+            || self.is_older_than(pod) && patch::was_overwritten(&self.status, pod.status.as_ref());
+        *self.status == *status && !is_overwritten()
     }
 
     /// Whether `pod` is known to be a later state of the object than the one acknowledged here.
-    ///
-    /// Versions of one resource can be compared as numbers: KEP-5504.
-    pub(super) fn is_older_than(&self, pod: &Pod) -> bool {
-        let version = pod.metadata.resource_version.as_deref().and_then(|version| version.parse().ok());
-        matches!((self.version, version), (Some(ours), Some(theirs)) if ours < theirs)
+    fn is_older_than(&self, pod: &Pod) -> bool {
+        matches!((self.version, version(pod)), (Some(ours), Some(theirs)) if ours < theirs)
     }
+}
+
+/// An object's version. Those of one resource can be compared as numbers: KEP-5504.
+pub(super) fn version(pod: &Pod) -> Option<u64> {
+    pod.metadata.resource_version.as_ref()?.parse().ok()
 }
 
 /// Writes the newest status until the API server has answered. A status is never lost, and never written after a newer

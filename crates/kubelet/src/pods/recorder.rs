@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use coracle_lifecycle::Notice;
@@ -91,9 +92,12 @@ pub(crate) async fn record(api: PodApi, mut events: mpsc::Receiver<Event>) {
     let mut series = Series::default();
     while let Some(event) = events.recv().await {
         sleep_until(pace.next(Instant::now())).await;
+        let namespace = event.metadata.namespace.as_deref().unwrap_or_default();
         let written = match series.again(&event) {
-            Some(earlier) => api.patch_event(&earlier).await,
-            None => api.create_event(&event).await.inspect(|()| series.remember(event)),
+            Some((name, count)) => {
+                api.count_event(namespace, name, count, event.last_timestamp.as_ref()).await
+            }
+            None => api.create_event(&event).await.inspect(|()| series.remember(&event)),
         };
         if let Err(error) = written {
             debug!(%error, "an Event could not be written");
@@ -120,33 +124,33 @@ impl Pace {
     }
 }
 
-/// What makes two Events one that happened twice.
-type Key = (Option<String>, Option<String>, Option<String>, Option<String>);
-
+/// The Events that were written: by a hash of what makes two of them one that happened twice, its name and count.
 #[derive(Default)]
 struct Series {
-    written: HashMap<Key, Event>,
+    hasher: RandomState,
+    written: HashMap<u64, (String, i32)>,
 }
 
 impl Series {
-    fn key(event: &Event) -> Key {
+    fn key(&self, event: &Event) -> u64 {
         let object = &event.involved_object;
-        (object.uid.clone(), object.field_path.clone(), event.reason.clone(), event.message.clone())
+        self.hasher.hash_one((&object.uid, &object.field_path, &event.reason, &event.message))
     }
 
-    /// The Event as it was written before, counted up; `None` when it is new.
-    fn again(&mut self, event: &Event) -> Option<Event> {
-        let earlier = self.written.get_mut(&Self::key(event))?;
-        earlier.count = earlier.count.map(|count| count.saturating_add(1));
-        earlier.last_timestamp.clone_from(&event.last_timestamp);
-        Some(earlier.clone())
+    /// The name of the Event as it was written before, and how often it has happened now; `None` when it is new.
+    fn again(&mut self, event: &Event) -> Option<(&str, i32)> {
+        let key = self.key(event);
+        let (name, count) = self.written.get_mut(&key)?;
+        *count = count.saturating_add(1);
+        Some((name, *count))
     }
 
-    fn remember(&mut self, event: Event) {
+    fn remember(&mut self, event: &Event) {
         if self.written.len() >= REMEMBERED {
             self.written.clear();
         }
-        self.written.insert(Self::key(&event), event);
+        let key = self.key(event);
+        self.written.insert(key, (event.metadata.name.clone().unwrap_or_default(), 1));
     }
 }
 
@@ -175,9 +179,9 @@ mod tests {
         let mut series = Series::default();
         let first = recorder.event(&Pod::default(), notice("a"));
         assert_eq!(series.again(&first), None);
-        series.remember(first.clone());
-        let again = series.again(&recorder.event(&Pod::default(), notice("a"))).unwrap();
-        assert_eq!((again.count, &again.metadata.name), (Some(2), &first.metadata.name));
+        series.remember(&first);
+        let again = series.again(&recorder.event(&Pod::default(), notice("a")));
+        assert_eq!(again, Some((first.metadata.name.as_deref().unwrap(), 2)));
         assert_eq!(series.again(&recorder.event(&Pod::default(), notice("b"))), None);
         assert_eq!(first.involved_object.field_path.as_deref(), Some("spec.containers{c}"));
     }

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{Pod, ProjectedVolumeSource, Volume};
 use thiserror::Error;
 
 use super::Context;
+use super::api::CallError;
 use super::disk::{self, private_directory};
 
 /// Why a volume could not be made. The message is the one of the kubelet's `FailedMount` event.
@@ -27,7 +28,9 @@ enum Cause {
     #[error(transparent)]
     Projection(#[from] ProjectionError),
     #[error("failed to fetch {what}: {source}")]
-    Fetch { what: String, source: Box<kube::Error> },
+    Fetch { what: String, source: Box<CallError> },
+    #[error("the API server gave no token of {0:?}")]
+    NoToken(String),
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -80,7 +83,8 @@ async fn fetch(context: &Context, pod: &Pod, source: &ProjectedVolumeSource) -> 
                 pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref()).unwrap_or("default");
             let audience = wanted.audience.as_deref().filter(|audience| !audience.is_empty());
             let token = context.api.token(&identity, account, audience, wanted.expiration_seconds).await;
-            fetched.tokens.push(token.map_err(|source| failed(format!("a token of {account:?}"), source))?);
+            let token = token.map_err(|source| failed(format!("a token of {account:?}"), source))?;
+            fetched.tokens.push(token.ok_or_else(|| Cause::NoToken(account.to_owned()))?);
         }
         if let Some(wanted) = &part.config_map {
             fetch_config_map(context, &identity, &wanted.name, &mut fetched).await?;
@@ -102,7 +106,7 @@ async fn fetch_config_map(
     Ok(())
 }
 
-fn failed(what: String, source: kube::Error) -> Cause {
+fn failed(what: String, source: CallError) -> Cause {
     Cause::Fetch { what, source: Box::new(source) }
 }
 

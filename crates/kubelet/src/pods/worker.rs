@@ -1,26 +1,28 @@
 use std::collections::HashMap;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coracle_lifecycle::reasons::Waiting;
 use coracle_lifecycle::{
-    Action, Admission, Checkpoint, Container, ContainerId, Event, ImageState, Known, Observed, PodIdentity,
-    PodUid, Wish, apply, checkpoint, notices, plan, status,
+    Admission, Checkpoint, Container, ContainerId, Event, Known, Observed, PodIdentity, PodUid, Wish, apply,
+    checkpoint, notices, plan, status,
 };
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::PodStatus;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
-use tracing::{debug, error, warn};
+use tracing::{debug, error};
 
 use super::api::Written;
 use super::directory::PodView;
-use super::fetch::fetch;
 use super::publish::{Acknowledgement, publish};
-use super::start::{Run, start, watch_end};
-use super::{Context, disk, patch, volumes};
+use super::start::watch_end;
+use super::{Context, disk};
 use crate::clock;
+
+/// How long a worker waits, when the agent ends and its pod is at rest, for the last status to be written.
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// What reaches a worker.
 pub(crate) enum Message {
@@ -37,27 +39,27 @@ pub(crate) struct Settled(pub(crate) PodUid);
 
 /// One pod's task: the only owner of what is known of the pod.
 pub(crate) struct Worker {
-    context: Arc<Context>,
-    identity: PodIdentity,
-    observed: Observed,
+    pub(super) context: Arc<Context>,
+    pub(super) identity: PodIdentity,
+    pub(super) observed: Observed,
     inbox: mpsc::UnboundedReceiver<Message>,
-    outbox: mpsc::UnboundedSender<Message>,
+    pub(super) outbox: mpsc::UnboundedSender<Message>,
     reports: mpsc::UnboundedSender<Settled>,
-    handles: HashMap<String, Arc<dyn Container>>,
-    fetches: HashMap<String, AbortHandle>,
+    pub(super) handles: HashMap<String, Arc<dyn Container>>,
+    pub(super) fetches: HashMap<String, AbortHandle>,
     ended: Vec<ContainerId>,
-    tasks: JoinSet<()>,
+    pub(super) tasks: JoinSet<()>,
     saved: Option<Checkpoint>,
     statuses: watch::Sender<Arc<PodStatus>>,
     acknowledged: Acknowledgement,
     publishing: bool,
     settled: bool,
-    forgotten: bool,
+    pub(super) forgotten: bool,
+    farewell: Option<Timestamp>,
 }
 
 impl Worker {
-    /// A worker for a pod of which `observed` is known, and the way to reach it. `known` are its containers that
-    /// outlived the agent.
+    /// A worker for a pod of which `observed` is known, and the way to reach it. `known` is what the runtime knows.
     pub(crate) fn new(
         context: Arc<Context>,
         observed: Observed,
@@ -66,8 +68,8 @@ impl Worker {
     ) -> (Self, mpsc::UnboundedSender<Message>) {
         // Unbounded, but what is in it is bounded by the pod's tasks and the changes of one object.
         let (outbox, inbox) = mpsc::unbounded_channel();
-        let reported = Arc::new(observed.pod.status.clone().unwrap_or_default());
-        let (statuses, receiver) = watch::channel(Arc::clone(&reported));
+        let acknowledged = Acknowledgement::of(&observed.pod);
+        let (statuses, receiver) = watch::channel(Arc::clone(&acknowledged.status));
         let identity = observed.pod.identity();
         let view = PodView { pod: Arc::clone(&observed.pod), status: receiver };
         context.directory.insert(identity.uid.clone(), view);
@@ -84,25 +86,27 @@ impl Worker {
             tasks: JoinSet::new(),
             saved: None,
             statuses,
-            acknowledged: Acknowledgement::of(reported),
+            acknowledged,
             publishing: false,
             settled: false,
             forgotten: false,
+            farewell: None,
         };
-        worker.adopt(known);
+        let uid = worker.identity.uid.clone();
+        known.iter().filter(|known| known.spec.pod.uid == uid).for_each(|known| worker.adopt(known));
         (worker, outbox)
     }
 
-    /// Watches containers of this pod that outlived the agent.
-    fn adopt(&mut self, known: &[Known]) {
-        for known in
-            known.iter().filter(|known| known.spec.pod.uid == self.identity.uid && known.exit.is_none())
-        {
-            let (container, handle) = (known.spec.name.clone(), Arc::clone(&known.container));
-            let attempt = known.spec.id.attempt().unwrap_or_default();
-            self.handles.insert(container.clone(), Arc::clone(&handle));
-            self.tasks.spawn(watch_end(container, attempt, handle, self.outbox.clone()));
+    /// Watches a container that outlived the agent, or forgets it when it has ended.
+    fn adopt(&mut self, known: &Known) {
+        if known.exit.is_some() {
+            self.ended.push(known.spec.id.clone());
+            return;
         }
+        let (container, handle) = (known.spec.name.clone(), Arc::clone(&known.container));
+        let attempt = known.spec.id.attempt().unwrap_or_default();
+        self.handles.insert(container.clone(), Arc::clone(&handle));
+        self.tasks.spawn(watch_end(container, attempt, handle, self.outbox.clone()));
     }
 
     /// Goes round the pod's circle until nothing is left of the pod, or the agent ends and the pod is at rest.
@@ -112,15 +116,24 @@ impl Worker {
             if self.is_done() {
                 break;
             }
+            let farewell = self.farewell.filter(|_| !self.observed.is_busy());
+            let wake = wake.into_iter().chain(farewell).min();
             self.wait(wake).await;
+        }
+        if self.forgotten {
+            disk::forget(&self.context.layout, self.identity.clone()).await;
         }
         self.context.directory.remove(&self.identity.uid);
         debug!(pod = %self.identity.name, namespace = %self.identity.namespace, "the pod's worker has ended");
     }
 
-    fn is_done(&self) -> bool {
-        let is_at_rest = !self.observed.is_busy() && !self.publishing;
-        self.forgotten || (self.observed.shutdown && is_at_rest)
+    /// When the agent ends, what is at rest waits only so long for its last status to be written.
+    fn is_done(&mut self) -> bool {
+        if self.forgotten || !self.observed.shutdown || self.observed.is_busy() {
+            return self.forgotten;
+        }
+        let now = clock::now();
+        !self.publishing || *self.farewell.get_or_insert(now + LAST_WORDS) <= now
     }
 
     async fn wait(&mut self, wake: Option<Timestamp>) {
@@ -133,8 +146,9 @@ impl Worker {
                 }
             }
             Some(result) = self.tasks.join_next() => {
-                if let Err(error) = result && error.is_panic() {
-                    error!(pod = %self.identity.name, namespace = %self.identity.namespace, %error, "a task of the pod failed");
+                // Nobody would ever hear of what that task had begun: the dispatcher starts the worker anew.
+                if let Err(error) = result && let Ok(panic) = error.try_into_panic() {
+                    resume_unwind(panic);
                 }
             }
             () = timer, if wake.is_some() => self.happen(Event::Woke),
@@ -164,9 +178,11 @@ impl Worker {
     }
 
     /// Folds an event in and tells people of it.
-    fn happen(&mut self, event: Event) {
+    pub(super) fn happen(&mut self, event: Event) {
         match &event {
-            Event::Wished(pod) => self.wished(pod),
+            Event::Fetched { container, .. } | Event::FetchFailed { container, .. } => {
+                self.fetches.remove(container);
+            }
             Event::Exited { container, attempt, .. } => {
                 self.handles.remove(container);
                 self.ended.push(ContainerId::of(&self.identity.uid, container, *attempt));
@@ -177,19 +193,6 @@ impl Worker {
         apply(&mut self.observed, event, clock::now());
         for notice in notices(&self.observed, &told) {
             self.context.recorder.pod(&self.observed.pod, notice);
-        }
-    }
-
-    /// Others may overwrite a status: the node lifecycle controller does when it has not heard of a node for long.
-    fn wished(&mut self, pod: &Arc<Pod>) {
-        let view = PodView { pod: Arc::clone(pod), status: self.statuses.subscribe() };
-        self.context.directory.insert(self.identity.uid.clone(), view);
-        let is_newer = self.acknowledged.is_older_than(pod);
-        if is_newer
-            && !self.publishing
-            && patch::was_overwritten(&self.acknowledged.status, pod.status.as_ref())
-        {
-            self.acknowledged = Acknowledgement::of(Arc::default());
         }
     }
 
@@ -254,7 +257,8 @@ impl Worker {
         if *before != next {
             self.statuses.send_replace(Arc::new(next));
         }
-        if !self.publishing && *self.statuses.borrow() != self.acknowledged.status {
+        let is_shown = self.acknowledged.shows(&self.statuses.borrow(), &self.observed.pod);
+        if !self.publishing && !is_shown {
             self.publishing = true;
             let (context, pod) = (Arc::clone(&self.context), self.identity.clone());
             let (statuses, outbox) = (self.statuses.subscribe(), self.outbox.clone());
@@ -270,102 +274,6 @@ impl Worker {
             self.settled = true;
             let _ = self.reports.send(Settled(self.identity.uid.clone()));
         }
-    }
-
-    fn perform(&mut self, action: Action, is_saved: bool) {
-        let pod = Arc::clone(&self.observed.pod);
-        match action {
-            Action::Mount => self.mount(pod),
-            Action::Fetch { container } => self.fetch(pod, container),
-            Action::Abandon { container } => {
-                if let Some(fetch) = self.fetches.remove(&container) {
-                    fetch.abort();
-                }
-            }
-            Action::Start { container, attempt } if is_saved => self.start(pod, container, attempt),
-            Action::Start { container, .. } => self.happen(Event::StartFailed {
-                container,
-                reason: Waiting::CreateContainerError,
-                message: "cannot write the pod's checkpoint: see the node's log".to_owned(),
-            }),
-            Action::Stop { container, grace } => self.stop(&container, grace),
-            Action::Unmount => self.unmount(),
-            Action::Delete => self.delete(),
-            Action::Forget => self.forget(),
-        }
-    }
-
-    /// Runs `work` beside the worker; it ends with an event.
-    fn spawn<F>(&mut self, work: impl FnOnce(Arc<Context>) -> F) -> AbortHandle
-    where
-        F: Future<Output = Event> + Send + 'static,
-    {
-        let (work, outbox) = (work(Arc::clone(&self.context)), self.outbox.clone());
-        self.tasks.spawn(async move {
-            let _ = outbox.send(Message::Event(work.await));
-        })
-    }
-
-    fn mount(&mut self, pod: Arc<Pod>) {
-        self.spawn(|context| async move {
-            match volumes::mount(&context, &pod).await {
-                Ok(()) => Event::Mounted,
-                Err(error) => Event::MountFailed { message: error.to_string() },
-            }
-        });
-    }
-
-    fn fetch(&mut self, pod: Arc<Pod>, container: String) {
-        let (outbox, name) = (self.outbox.clone(), container.clone());
-        let handle = self.spawn(|context| async move { fetch(&context, &pod, &name, &outbox).await });
-        self.fetches.insert(container, handle);
-    }
-
-    fn start(&mut self, pod: Arc<Pod>, container: String, attempt: u32) {
-        let image = self.observed.container(&container).and_then(|record| match &record.image {
-            ImageState::Ready(image) => Some(image.as_ref().clone()),
-            _ => None,
-        });
-        let Some(image) = image else { return };
-        let (context, outbox) = (Arc::clone(&self.context), self.outbox.clone());
-        let run = Run { container, attempt, image };
-        self.tasks.spawn(async move { start(&context, &pod, run, outbox).await });
-    }
-
-    fn stop(&self, container: &str, grace: Duration) {
-        if let Some(handle) = self.handles.get(container) {
-            handle.stop(grace);
-        }
-    }
-
-    fn unmount(&mut self) {
-        let (layout, uid) = (self.context.layout.clone(), self.identity.uid.clone());
-        self.context.provider.remove_pod(&uid);
-        self.spawn(|_| async move {
-            let removed = disk::off_thread(move || disk::remove_runs(&layout, &uid)).await;
-            if let Err(error) = removed {
-                warn!(%error, "what a pod left behind cannot be removed");
-            }
-            Event::Unmounted
-        });
-    }
-
-    fn delete(&mut self) {
-        let pod = self.identity.clone();
-        self.spawn(|context| async move {
-            match context.api.delete(&pod).await {
-                Ok(_) => Event::Deleted,
-                Err(error) => {
-                    warn!(pod = %pod.name, namespace = %pod.namespace, %error, "a pod could not be deleted");
-                    Event::DeleteFailed
-                }
-            }
-        });
-    }
-
-    fn forget(&mut self) {
-        self.forgotten = true;
-        disk::forget(&self.context.layout, &self.identity);
     }
 }
 

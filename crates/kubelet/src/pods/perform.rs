@@ -1,0 +1,107 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use coracle_lifecycle::reasons::Waiting;
+use coracle_lifecycle::{Action, Event, ImageState};
+use k8s_openapi::api::core::v1::Pod;
+use tokio::task::AbortHandle;
+use tracing::warn;
+
+use super::fetch::fetch;
+use super::start::{Run, start};
+use super::worker::{Message, Worker};
+use super::{Context, disk, volumes};
+
+impl Worker {
+    /// Begins one action. What it comes to reaches the worker as an event.
+    pub(super) fn perform(&mut self, action: Action, is_saved: bool) {
+        let pod = Arc::clone(&self.observed.pod);
+        match action {
+            Action::Mount => self.mount(pod),
+            Action::Fetch { container } => self.fetch(pod, container),
+            Action::Abandon { container } => {
+                if let Some(fetch) = self.fetches.remove(&container) {
+                    fetch.abort();
+                }
+            }
+            Action::Start { container, attempt } if is_saved => self.start(pod, container, attempt),
+            Action::Start { container, .. } => self.happen(Event::StartFailed {
+                container,
+                reason: Waiting::CreateContainerError,
+                message: "cannot write the pod's checkpoint: see the node's log".to_owned(),
+            }),
+            Action::Stop { container, grace } => self.stop(&container, grace),
+            Action::Unmount => self.unmount(),
+            Action::Delete => self.delete(),
+            Action::Forget => self.forgotten = true,
+        }
+    }
+
+    /// Runs `work` beside the worker; it ends with an event.
+    fn spawn<F>(&mut self, work: impl FnOnce(Arc<Context>) -> F) -> AbortHandle
+    where
+        F: Future<Output = Event> + Send + 'static,
+    {
+        let (work, outbox) = (work(Arc::clone(&self.context)), self.outbox.clone());
+        self.tasks.spawn(async move {
+            let _ = outbox.send(Message::Event(work.await));
+        })
+    }
+
+    fn mount(&mut self, pod: Arc<Pod>) {
+        self.spawn(|context| async move {
+            match volumes::mount(&context, &pod).await {
+                Ok(()) => Event::Mounted,
+                Err(error) => Event::MountFailed { message: error.to_string() },
+            }
+        });
+    }
+
+    fn fetch(&mut self, pod: Arc<Pod>, container: String) {
+        let (outbox, name) = (self.outbox.clone(), container.clone());
+        let handle = self.spawn(|context| async move { fetch(&context, &pod, &name, &outbox).await });
+        self.fetches.insert(container, handle);
+    }
+
+    fn start(&mut self, pod: Arc<Pod>, container: String, attempt: u32) {
+        let image = self.observed.container(&container).and_then(|record| match &record.image {
+            ImageState::Ready(image) => Some(image.as_ref().clone()),
+            _ => None,
+        });
+        let Some(image) = image else { return };
+        let (context, outbox) = (Arc::clone(&self.context), self.outbox.clone());
+        let run = Run { container, attempt, image };
+        self.tasks.spawn(async move { start(&context, &pod, run, outbox).await });
+    }
+
+    fn stop(&self, container: &str, grace: Duration) {
+        if let Some(handle) = self.handles.get(container) {
+            handle.stop(grace);
+        }
+    }
+
+    fn unmount(&mut self) {
+        let (layout, uid) = (self.context.layout.clone(), self.identity.uid.clone());
+        self.context.provider.remove_pod(&uid);
+        self.spawn(|_| async move {
+            let removed = disk::off_thread(move || disk::remove_runs(&layout, &uid)).await;
+            if let Err(error) = removed {
+                warn!(%error, "what a pod left behind cannot be removed");
+            }
+            Event::Unmounted
+        });
+    }
+
+    fn delete(&mut self) {
+        let pod = self.identity.clone();
+        self.spawn(|context| async move {
+            match context.api.delete(&pod).await {
+                Ok(_) => Event::Deleted,
+                Err(error) => {
+                    warn!(pod = %pod.name, namespace = %pod.namespace, %error, "a pod could not be deleted");
+                    Event::DeleteFailed
+                }
+            }
+        });
+    }
+}

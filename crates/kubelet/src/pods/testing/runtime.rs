@@ -1,0 +1,190 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coracle_lifecycle::{
+    BoxFuture, Cause, Container, ContainerId, ContainerSpec, Digest, Exit, ImageKind, Known, LocalImage,
+    PodUid, PrepareError, Provider, RuntimeInfo, StartError, Unsupported, Usage,
+};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::watch;
+
+use crate::clock;
+
+/// A runtime in memory. A container runs until the test ends it or it is stopped; its image says how it behaves:
+///
+/// - `exits-N` ends at once with code N
+/// - `deaf` does not hear when it is stopped
+/// - `unknown-import` cannot be prepared
+/// - `panics` makes the runtime panic
+#[derive(Clone)]
+pub(crate) struct FakeRuntime {
+    pub(crate) state: Arc<watch::Sender<Runtime>>,
+}
+
+/// What the runtime runs and has seen.
+#[derive(Default)]
+pub(crate) struct Runtime {
+    /// All runs in the order of their starts.
+    pub(crate) runs: Vec<Run>,
+    /// Why no start succeeds now.
+    pub(crate) refusal: Option<StartError>,
+    /// Pods that were removed as a whole.
+    pub(crate) removed_pods: BTreeSet<String>,
+}
+
+/// One run of a container.
+#[derive(Clone)]
+pub(crate) struct Run {
+    pub(crate) spec: ContainerSpec,
+    pub(crate) started_at: Timestamp,
+    pub(crate) exit: Option<Exit>,
+    /// The graces it was asked to stop with.
+    pub(crate) stops: Vec<Duration>,
+    /// The node has recorded its end.
+    pub(crate) is_removed: bool,
+}
+
+impl Run {
+    fn end(&mut self, cause: Cause) {
+        let (started_at, finished_at) = (self.started_at, clock::now());
+        self.exit.get_or_insert(Exit { cause, message: None, started_at, finished_at });
+    }
+}
+
+impl Runtime {
+    /// The runs of a pod in order.
+    pub(crate) fn of(&self, pod: &str) -> Vec<&Run> {
+        self.runs.iter().filter(|run| run.spec.pod.name == pod).collect()
+    }
+
+    fn run(&mut self, id: &ContainerId) -> Option<&mut Run> {
+        self.runs.iter_mut().rfind(|run| run.spec.id == *id)
+    }
+}
+
+impl FakeRuntime {
+    pub(super) fn new() -> Self {
+        Self { state: Arc::new(watch::Sender::new(Runtime::default())) }
+    }
+
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Runtime)) {
+        self.state.send_modify(change);
+    }
+
+    /// Ends the latest run of a pod.
+    pub(crate) fn exit(&self, pod: &str, cause: Cause) {
+        self.change(|state| {
+            let run = state.runs.iter_mut().rfind(|run| run.spec.pod.name == pod).unwrap();
+            run.end(cause);
+        });
+    }
+
+    /// The agent's process died and all that ran in it.
+    pub(super) fn die(&self) {
+        self.change(|state| state.runs.iter_mut().for_each(|run| run.is_removed = true));
+    }
+}
+
+struct Handle {
+    runtime: FakeRuntime,
+    id: ContainerId,
+}
+
+impl Container for Handle {
+    fn exited(&self) -> BoxFuture<'_, Exit> {
+        Box::pin(async {
+            let mut state = self.runtime.state.subscribe();
+            let exit = |state: &Runtime| {
+                state.runs.iter().rfind(|run| run.spec.id == self.id).and_then(|run| run.exit.clone())
+            };
+            let state = state.wait_for(|state| exit(state).is_some()).await.unwrap();
+            exit(&state).unwrap()
+        })
+    }
+
+    fn stop(&self, grace: Duration) {
+        self.runtime.change(|state| {
+            let run = state.run(&self.id).unwrap();
+            run.stops.push(grace);
+            if run.spec.image.reference != "deaf" {
+                run.end(Cause::Stopped);
+            }
+        });
+    }
+
+    fn usage(&self) -> BoxFuture<'_, Usage> {
+        Box::pin(async { Usage::default() })
+    }
+}
+
+impl Provider for FakeRuntime {
+    fn describe(&self) -> RuntimeInfo {
+        unreachable!("pods are not told")
+    }
+
+    fn accepts(&self, pod: &Pod) -> Result<(), Unsupported> {
+        let asks = pod.spec.as_ref().and_then(|spec| spec.host_pid) == Some(true);
+        let refusal = || Unsupported { field: "spec.hostPID".to_owned(), why: "not here".to_owned() };
+        if asks { Err(refusal()) } else { Ok(()) }
+    }
+
+    fn prepare<'a>(&'a self, image: &'a LocalImage) -> BoxFuture<'a, Result<ImageKind, PrepareError>> {
+        assert_ne!(image.reference, "panics", "as the test wants");
+        let answer = match image.reference.as_str() {
+            "unknown-import" => Err(PrepareError::Unsupported("unknown import env.foo".to_owned())),
+            _ => Ok(ImageKind("test program".to_owned())),
+        };
+        Box::pin(async { answer })
+    }
+
+    fn forget(&self, _: &Digest) {}
+
+    fn start(&self, spec: ContainerSpec) -> BoxFuture<'_, Result<Arc<dyn Container>, StartError>> {
+        Box::pin(async {
+            if let Some(refusal) = self.state.borrow().refusal.clone() {
+                return Err(refusal);
+            }
+            assert!(
+                spec.log.path.parent().is_some_and(std::path::Path::is_dir),
+                "the log's directory exists"
+            );
+            let id = spec.id.clone();
+            let code = spec.image.reference.strip_prefix("exits-").map(|code| code.parse().unwrap());
+            let mut run =
+                Run { spec, started_at: clock::now(), exit: None, stops: Vec::new(), is_removed: false };
+            if let Some(code) = code {
+                run.end(Cause::Exited(code));
+            }
+            self.change(|state| state.runs.push(run));
+            Ok(Arc::new(Handle { runtime: self.clone(), id }) as Arc<dyn Container>)
+        })
+    }
+
+    fn containers(&self) -> BoxFuture<'_, Vec<Known>> {
+        let state = self.state.borrow();
+        let known = state.runs.iter().filter(|run| !run.is_removed).map(|run| Known {
+            spec: run.spec.clone(),
+            started_at: run.started_at,
+            exit: run.exit.clone(),
+            container: Arc::new(Handle { runtime: self.clone(), id: run.spec.id.clone() }),
+        });
+        let known = known.collect();
+        Box::pin(async { known })
+    }
+
+    fn remove(&self, id: &ContainerId) {
+        self.change(|state| {
+            let run = state.run(id).unwrap();
+            assert!(run.exit.is_some(), "{id} still runs");
+            run.is_removed = true;
+        });
+    }
+
+    fn remove_pod(&self, uid: &PodUid) {
+        self.change(|state| {
+            state.removed_pods.insert(uid.to_string());
+        });
+    }
+}
