@@ -1,0 +1,107 @@
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use coracle_kubelet::node::{NodeSettings, default_taints};
+use coracle_kubelet::server::{ClientAuthorities, Gate, Logs, Server, ServingCertificate, server_config};
+use coracle_kubelet::{Kubelet, Layout, PodDirectory};
+use coracle_lifecycle::{Images, Provider, RuntimeInfo};
+use coracle_wasi_provider::WasiProvider;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::cluster::Cluster;
+use crate::settings::Settings;
+
+/// The Kubernetes release whose kubelet this node behaves like, and what it really is.
+const KUBELET_VERSION: &str = concat!("v1.36.0+coracle.", env!("CARGO_PKG_VERSION"));
+
+/// Runs the node until `shutdown`. Whatever keeps it from running is found before anything is started.
+pub(crate) async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
+    check_root(&settings.root_dir)?;
+    let cluster = Cluster::open(&settings.kubeconfig).await?;
+    let addresses = match settings.addresses.as_slice() {
+        [] => vec![cluster.own_address().await?],
+        given => given.to_vec(),
+    };
+    let server = Server::bind((any(&addresses), settings.port).into()).await.context("--port")?;
+    cluster.check_identity(&settings.name).await?;
+    let tls = server_config(certificate(&settings, &addresses)?, authorities(&settings, &cluster)?)?;
+    let images = open_images(&settings)?;
+    let provider = open_provider(&settings)?;
+
+    let node = node_settings(&settings, addresses, provider.describe());
+    let (pods, server_ends) = (PodDirectory::default(), CancellationToken::new());
+    let gate = Gate::new(cluster.client.clone(), &node.name);
+    let logs = Logs::new(pods.clone(), Layout::new(&settings.root_dir));
+    info!(node = node.name, address = %server.address(), "the node starts");
+    let mut servers = JoinSet::new();
+    servers.spawn(server.serve(tls, gate, logs, server_ends.clone()));
+    let outcome = Box::pin(Kubelet::new(node, cluster.client, provider, images).run(pods, shutdown)).await;
+    server_ends.cancel();
+    servers.join_all().await;
+    outcome.context("--root-dir")
+}
+
+fn any(addresses: &[IpAddr]) -> IpAddr {
+    if addresses.iter().any(IpAddr::is_ipv6) {
+        Ipv6Addr::UNSPECIFIED.into()
+    } else {
+        Ipv4Addr::UNSPECIFIED.into()
+    }
+}
+
+/// Makes the root directory, and makes sure that files can be made in it.
+fn check_root(directory: &Path) -> anyhow::Result<()> {
+    let named = || format!("--root-dir: {} cannot be written to", directory.display());
+    std::fs::create_dir_all(directory).with_context(named)?;
+    let probe = directory.join(format!(".probe-{}", std::process::id()));
+    std::fs::write(&probe, "").with_context(named)?;
+    std::fs::remove_file(&probe).with_context(named)
+}
+
+fn certificate(settings: &Settings, addresses: &[IpAddr]) -> anyhow::Result<ServingCertificate> {
+    match &settings.serving {
+        Some((certificate, key)) => ServingCertificate::from_files(certificate, key)
+            .context("--tls-cert-file, --tls-private-key-file"),
+        None => Ok(ServingCertificate::self_signed(&settings.name, addresses)?),
+    }
+}
+
+fn authorities(settings: &Settings, cluster: &Cluster) -> anyhow::Result<ClientAuthorities> {
+    if let Some(path) = &settings.client_ca {
+        return ClientAuthorities::from_file(path).context("--client-ca-file");
+    }
+    let known = cluster
+        .authorities()
+        .context("--client-ca-file: is required when the kubeconfig names no authority")?;
+    ClientAuthorities::from_der(known).context("--kubeconfig")
+}
+
+fn open_images(settings: &Settings) -> anyhow::Result<Arc<dyn Images>> {
+    let mut store = coracle_oci::Settings::new(settings.root_dir.join("images"));
+    store.insecure_registries.clone_from(&settings.insecure_registries);
+    Ok(Arc::new(coracle_oci::Store::open(store).context("--root-dir")?))
+}
+
+fn open_provider(settings: &Settings) -> anyhow::Result<Arc<dyn Provider>> {
+    let program = std::env::current_exe().context("this program's own file cannot be found")?;
+    let runtime = coracle_wasi_provider::Settings::new(settings.root_dir.join("compiled"), program);
+    Ok(Arc::new(WasiProvider::new(runtime)?))
+}
+
+fn node_settings(settings: &Settings, addresses: Vec<IpAddr>, runtime: RuntimeInfo) -> NodeSettings {
+    NodeSettings {
+        name: settings.name.clone(),
+        addresses,
+        port: settings.port,
+        labels: settings.labels.clone(),
+        taints: settings.taints.clone().unwrap_or_else(|| default_taints(&runtime.architecture)),
+        max_pods: settings.max_pods,
+        root_dir: settings.root_dir.clone(),
+        runtime,
+        kubelet_version: KUBELET_VERSION.to_owned(),
+    }
+}

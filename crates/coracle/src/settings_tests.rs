@@ -1,0 +1,101 @@
+use clap::Parser;
+
+use super::*;
+use crate::flags::{Arguments, Command};
+
+fn surroundings() -> Surroundings {
+    Surroundings { hostname: "Host.Example".to_owned(), kubeconfig: Some("/etc/k".into()) }
+}
+
+fn parse(arguments: &[&str]) -> Result<Settings, UsageError> {
+    let words = ["coracle", "node"].iter().chain(arguments);
+    let Command::Node(flags) = Arguments::try_parse_from(words).unwrap().command else {
+        panic!("{arguments:?}");
+    };
+    Settings::check(*flags, &surroundings())
+}
+
+fn usual() -> Settings {
+    Settings {
+        kubeconfig: "/etc/k".into(),
+        name: "host.example".to_owned(),
+        addresses: Vec::new(),
+        port: 10250,
+        root_dir: "/var/lib/coracle".into(),
+        labels: BTreeMap::new(),
+        taints: None,
+        max_pods: None,
+        serving: None,
+        client_ca: None,
+        insecure_registries: Vec::new(),
+    }
+}
+
+#[track_caller]
+fn check(arguments: &[&str], expected: Settings) {
+    assert_eq!(parse(arguments), Ok(expected), "{arguments:?}");
+}
+
+#[track_caller]
+fn refused(arguments: &[&str], line: &str) {
+    assert_eq!(parse(arguments).unwrap_err().to_string(), line, "{arguments:?}");
+}
+
+#[test]
+fn flags_become_settings() {
+    check(&[], usual());
+    check(&["--kubeconfig", "/k"], Settings { kubeconfig: "/k".into(), ..usual() });
+    check(&["--hostname-override", "n1"], Settings { name: "n1".into(), ..usual() });
+    let both = vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+    check(&["--node-ip", "192.0.2.1,2001:db8::1"], Settings { addresses: both, ..usual() });
+    check(&["--port", "1"], Settings { port: 1, ..usual() });
+    check(&["--root-dir", "/x"], Settings { root_dir: "/x".into(), ..usual() });
+    check(&["--node-labels", "a=b"], Settings { labels: [("a".into(), "b".into())].into(), ..usual() });
+    check(&["--register-with-taints", ""], Settings { taints: Some(Vec::new()), ..usual() });
+    let taints = Some(parse_taints("a=b:NoSchedule").unwrap());
+    check(&["--register-with-taints", "a=b:NoSchedule"], Settings { taints, ..usual() });
+    check(&["--insecure-registry", ""], usual());
+    check(&["--max-pods", "0"], Settings { max_pods: Some(0), ..usual() });
+    let serving = Some(("/c".into(), "/p".into()));
+    check(&["--tls-cert-file", "/c", "--tls-private-key-file", "/p"], Settings { serving, ..usual() });
+    check(&["--client-ca-file", "/ca"], Settings { client_ca: Some("/ca".into()), ..usual() });
+    let registries = vec!["localhost:5000".into(), "[::1]:5000".into(), "registry.example".into()];
+    check(
+        &["--insecure-registry", "localhost:5000", "--insecure-registry", "[::1]:5000,registry.example"],
+        Settings { insecure_registries: registries, ..usual() },
+    );
+}
+
+#[test]
+fn a_bad_value_is_named_with_its_flag() {
+    refused(&["--port", "0"], r#"--port: "0" is not a port between 1 and 65535"#);
+    refused(&["--port", "70000"], r#"--port: "70000" is not a port between 1 and 65535"#);
+    refused(&["--node-ip", "here"], r#"--node-ip: "here" is not an IP address"#);
+    refused(&["--node-ip", "0.0.0.0"], "--node-ip: 0.0.0.0 cannot be a node's address");
+    refused(&["--node-ip", "192.0.2.1,192.0.2.2"], "--node-ip: there can be one IPv4 and one IPv6 address");
+    refused(&["--max-pods", "-1"], r#"--max-pods: "-1" is not a number of pods"#);
+    refused(&["--tls-cert-file", "/c"], "--tls-cert-file: needs --tls-private-key-file");
+    refused(&["--tls-private-key-file", "/p"], "--tls-private-key-file: needs --tls-cert-file");
+    refused(&["--node-labels", "a"], r#"--node-labels: "a" is not of the form key=value"#);
+    refused(
+        &["--register-with-taints", "a"],
+        r#"--register-with-taints: "a" is not of the form key=value:Effect"#,
+    );
+    for registry in ["http://x", "x:port", "x:", "x:1:2", "x/y", ":5000", "[::1]5000", "[x]:1"] {
+        let line = format!("--insecure-registry: {registry:?} is not of the form HOST[:PORT]");
+        refused(&["--insecure-registry", registry], &line);
+    }
+    let name =
+        "--hostname-override: \"N 1\" is not a node name: lower-case letters, digits, '-' and '.', as in DNS";
+    refused(&["--hostname-override", "N 1"], name);
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let bare = Surroundings { hostname: "a_b".into(), kubeconfig: None };
+    let error = Settings::check(NodeFlags::default(), &bare).unwrap_err();
+    assert_eq!(error.to_string(), "--kubeconfig: is required when KUBECONFIG is not set");
+    let flags = NodeFlags { kubeconfig: Some("/k".into()), ..NodeFlags::default() };
+    let error = Settings::check(flags, &bare).unwrap_err();
+    assert_eq!(error.to_string(), r#"--hostname-override: the host name "a_b" is not a node name"#);
+}

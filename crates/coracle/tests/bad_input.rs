@@ -1,0 +1,155 @@
+//! What keeps a node from running is said on one line that names it, before anything is started.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::json;
+use tempfile::TempDir;
+
+/// A place to start a node in that nothing else shares.
+struct Scene {
+    directory: TempDir,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.path().join(name).display().to_string()
+    }
+
+    /// A kubeconfig for a server on this port of the loopback.
+    fn kubeconfig(&self, port: u16) -> String {
+        let path = self.path("kubeconfig");
+        let kubeconfig = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{ "name": "c", "cluster": { "server": format!("http://127.0.0.1:{port}") } }],
+            "users": [{ "name": "u", "user": {} }],
+            "contexts": [{ "name": "x", "context": { "cluster": "c", "user": "u" } }],
+            "current-context": "x",
+        });
+        std::fs::write(&path, kubeconfig.to_string()).unwrap();
+        path
+    }
+
+    /// Runs `coracle node`, which ends, with these flags in place of good ones.
+    fn run(&self, flags: &[(&str, &str)]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_coracle"));
+        command.env_clear().arg("node");
+        let (root, port) = (self.path("root"), free_port().to_string());
+        for (flag, value) in [("--hostname-override", "n1"), ("--root-dir", &root), ("--port", &port)] {
+            if !flags.iter().any(|(given, _)| *given == flag) {
+                command.args([flag, value]);
+            }
+        }
+        for (flag, value) in flags {
+            command.args([flag, value]);
+        }
+        command.output().unwrap()
+    }
+}
+
+/// A port on which nothing listens.
+fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+}
+
+#[track_caller]
+fn check(output: &Output, code: i32, parts: &[&str]) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    for part in parts {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+}
+
+#[test]
+fn a_bad_flag_is_a_usage_error() {
+    let scene = Scene::new();
+    let kubeconfig = scene.kubeconfig(1);
+    check(&scene.run(&[("--nonsense", "x")]), 2, &["--nonsense"]);
+    check(&scene.run(&[]), 2, &["--kubeconfig"]);
+    for (flag, value) in [
+        ("--port", "http"),
+        ("--node-ip", "nowhere"),
+        ("--node-labels", "node-role.kubernetes.io/worker=x"),
+        ("--register-with-taints", "a=b:Sometimes"),
+        ("--max-pods", "many"),
+        ("--hostname-override", "Not A Name"),
+        ("--insecure-registry", "http://x"),
+        ("--tls-cert-file", "/x"),
+    ] {
+        check(&scene.run(&[("--kubeconfig", &kubeconfig), (flag, value)]), 2, &[flag]);
+    }
+    assert!(!Path::new(&scene.path("root")).exists(), "nothing was started");
+}
+
+#[test]
+fn a_wrong_kubeconfig_is_named() {
+    let scene = Scene::new();
+    let missing = scene.path("missing");
+    check(&scene.run(&[("--kubeconfig", &missing)]), 1, &["--kubeconfig", &missing, "No such file"]);
+    let garbage = scene.path("garbage");
+    for text in ["{", "[]", "apiVersion: v1\nkind: Config\n"] {
+        std::fs::write(&garbage, text).unwrap();
+        check(&scene.run(&[("--kubeconfig", &garbage)]), 1, &["--kubeconfig", &garbage]);
+    }
+}
+
+#[test]
+fn an_unreachable_server_is_named() {
+    let scene = Scene::new();
+    let port = free_port();
+    let ca = scene.path("ca.pem");
+    let output = scene.run(&[("--kubeconfig", &scene.kubeconfig(port)), ("--client-ca-file", &ca)]);
+    check(&output, 1, &["--kubeconfig", &format!("127.0.0.1:{port}"), "Connection refused"]);
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let scene = Scene::new();
+    let taken = TcpListener::bind(("0.0.0.0", 0)).unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let output = scene.run(&[("--kubeconfig", &scene.kubeconfig(1)), ("--port", &port)]);
+    check(&output, 1, &["--port", &port, "Address already in use"]);
+}
+
+#[test]
+fn an_unwritable_root_directory_is_named() {
+    let scene = Scene::new();
+    let file = scene.path("file");
+    std::fs::write(&file, "").unwrap();
+    let root = format!("{file}/root");
+    let output = scene.run(&[("--kubeconfig", &scene.kubeconfig(1)), ("--root-dir", &root)]);
+    check(&output, 1, &["--root-dir", &root, "Not a directory"]);
+}
+
+#[test]
+fn flags_win_over_the_environment() {
+    let scene = Scene::new();
+    let bad = |flags: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_coracle"))
+            .env_clear()
+            .env("CORACLE_PORT", "from-environment")
+            .env("KUBECONFIG", scene.path("missing"))
+            .args(["node", "--hostname-override", "n1", "--root-dir", &scene.path("root")])
+            .args(flags)
+            .output()
+            .unwrap()
+    };
+    check(&bad(&[]), 2, &["--port", "from-environment"]);
+    check(&bad(&["--port", "10250"]), 1, &["--kubeconfig", &scene.path("missing")]);
+}
+
+#[test]
+fn help_is_no_error() {
+    let output = Command::new(env!("CARGO_BIN_EXE_coracle")).args(["node", "--help"]).output().unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("--register-with-taints") && text.contains("CORACLE_MAX_PODS"), "{text}");
+}
