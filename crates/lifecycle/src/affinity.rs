@@ -47,3 +47,7 @@ fn holds(wanted: &NodeSelectorRequirement, actual: Option<&str>) -> bool {
 fn compared(actual: Option<&str>, values: &[String]) -> Option<(i64, i64)> {
     Some((actual?.parse().ok()?, values.first()?.parse().ok()?))
 }
+
+#[cfg(test)]
+#[path = "affinity_tests.rs"]
+mod tests;

@@ -28,7 +28,7 @@ pub fn apply(observed: &mut Observed, event: Event, now: Timestamp) {
         Event::Woke => show_waits(observed, now),
         Event::PullBegan { .. } | Event::PullSecretsMissing { .. } => {}
         Event::Fetched { container, image, .. } => {
-            with(observed, &container, |record| fetched(record, image))
+            with(observed, &container, |record| fetched(record, image));
         }
         Event::FetchFailed { container, reason, message } => {
             with(observed, &container, |record| fail_fetch(record, reason, message, now));
@@ -89,10 +89,10 @@ fn begin(observed: &mut Observed, action: Action, now: Timestamp) {
         Action::Delete => observed.deletion = Deletion::InFlight,
         Action::Forget => {}
         Action::Fetch { container } => {
-            with(observed, &container, |record| record.image = ImageState::Fetching)
+            with(observed, &container, |record| record.image = ImageState::Fetching);
         }
         Action::Abandon { container } => {
-            with(observed, &container, |record| record.image = ImageState::Unknown)
+            with(observed, &container, |record| record.image = ImageState::Unknown);
         }
         Action::Start { container, attempt } => {
             with(observed, &container, |record| begin_start(record, attempt, now));

@@ -208,3 +208,7 @@ fn cause(terminated: &ContainerStateTerminated) -> Cause {
         _ => Cause::Exited(terminated.exit_code),
     }
 }
+
+#[cfg(test)]
+#[path = "checkpoint_tests.rs"]
+mod tests;

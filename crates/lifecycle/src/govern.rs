@@ -125,3 +125,7 @@ fn short(resource: &str, reason: &'static str, wanted: u64, used: u64, capacity:
         (reason, message)
     })
 }
+
+#[cfg(test)]
+#[path = "govern_tests.rs"]
+mod tests;

@@ -175,14 +175,26 @@ fn quoted(text: &str) -> String {
     result.push('"');
     for character in text.chars() {
         match character {
-            '"' | '\\' => result.extend(['\\', character]),
+            '"' => result.push_str("\\\""),
+            '\\' => result.push_str("\\\\"),
             '\n' => result.push_str("\\n"),
             '\r' => result.push_str("\\r"),
             '\t' => result.push_str("\\t"),
-            '\0'..='\x1f' | '\x7f' => result.push_str(&format!("\\x{:02x}", u32::from(character))),
+            '\0'..='\x1f' | '\x7f' => result.extend(hexadecimal(character)),
             _ => result.push(character),
         }
     }
     result.push('"');
     result
 }
+
+/// A control character of ASCII as `\xhh`.
+fn hexadecimal(character: char) -> [char; 4] {
+    let digit = |value: u32| char::from_digit(value & 0xf, 16).unwrap_or('0');
+    let code = u32::from(character);
+    ['\\', 'x', digit(code >> 4), digit(code)]
+}
+
+#[cfg(test)]
+#[path = "projection_tests.rs"]
+mod tests;

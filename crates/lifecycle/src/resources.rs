@@ -73,3 +73,7 @@ impl Resources {
 fn requests(resources: &ResourceRequirements) -> Option<&Amounts> {
     resources.requests.as_ref()
 }
+
+#[cfg(test)]
+#[path = "resources_tests.rs"]
+mod tests;

@@ -1,6 +1,8 @@
 //! Whole lives of pods as pairs of files: `tests/cases/<name>.input.yaml` holds a pod and what happens to it at what
 //! second, `<name>.output.yaml` what the node then does, tells and shows. `UPDATE=1` writes the outputs anew.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
+
 mod story;
 
 use std::fs;

@@ -1,5 +1,7 @@
 //! Properties of the pod's circle, over random lives in a small world: see `world` for what it does and checks.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
+
 mod world;
 
 use proptest::prelude::*;
@@ -35,13 +37,17 @@ proptest! {
     #[test]
     fn no_life_breaks_a_promise(policy in policies(), containers in 1..4_usize, moves in moves()) {
         let mut world = World::new(policy, containers, true);
-        moves.into_iter().for_each(|step| world.go(step));
+        for step in moves {
+            world.go(step);
+        }
     }
 
     #[test]
     fn deletion_always_ends(policy in policies(), containers in 1..4_usize, moves in moves()) {
         let mut world = World::new(policy, containers, true);
-        moves.into_iter().for_each(|step| world.go(step));
+        for step in moves {
+            world.go(step);
+        }
         world.go(Move::Kill);
         world.go(Move::Delete(30));
         world.be_kind();
@@ -51,7 +57,9 @@ proptest! {
     #[test]
     fn a_shutdown_comes_to_rest(policy in policies(), containers in 1..4_usize, moves in moves()) {
         let mut world = World::new(policy, containers, true);
-        moves.into_iter().for_each(|step| world.go(step));
+        for step in moves {
+            world.go(step);
+        }
         world.go(Move::ShutDown);
         world.be_kind();
         prop_assert!(world.is_forgotten() || !world.observed().is_busy(), "{:?}", world.observed());
@@ -60,7 +68,9 @@ proptest! {
     #[test]
     fn what_is_not_supported_never_runs(policy in policies(), moves in moves()) {
         let mut world = World::new(policy, 1, false);
-        moves.into_iter().for_each(|step| world.go(step));
+        for step in moves {
+            world.go(step);
+        }
         prop_assert_eq!(world.starts(), 0);
         world.go(Move::Kill);
         world.go(Move::Delete(30));

@@ -186,3 +186,20 @@ fn never_ran() -> ApiState {
 fn shortened(text: &str, bytes: usize) -> String {
     text[..text.floor_char_boundary(bytes)].to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_as_in_go() {
+        assert_eq!([10, 60, 80, 300].map(go_duration), ["10s", "1m0s", "1m20s", "5m0s"]);
+    }
+
+    #[test]
+    fn texts_are_cut_at_whole_characters() {
+        assert_eq!(shortened("abc", 4), "abc");
+        assert_eq!(shortened("äöü", 4), "äö");
+        assert_eq!(shortened("äöü", 3), "ä");
+    }
+}

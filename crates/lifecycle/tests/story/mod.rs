@@ -50,13 +50,13 @@ impl Teller {
     }
 
     fn turn(&mut self, step: &Step) -> Turn {
-        let now = START + SignedDuration::from_millis((step.at * 1000.0) as i64);
+        let now = START + SignedDuration::from_secs_f64(step.at);
         let mut told = Vec::new();
         match &step.event {
             Happening::Recover { lose_checkpoint } => self.recover(*lose_checkpoint, now),
             event => {
                 let event = event.to_event(&self.observed, &self.shown, now);
-                self.happen(event, now, &mut told);
+                self.happen(&event, now, &mut told);
             }
         }
         let (actions, wake) = self.plan(now, &mut told);
@@ -73,9 +73,9 @@ impl Teller {
         }
     }
 
-    fn happen(&mut self, event: Event, now: Timestamp, told: &mut Vec<String>) {
+    fn happen(&mut self, event: &Event, now: Timestamp, told: &mut Vec<String>) {
         apply(&mut self.observed, event.clone(), now);
-        told.extend(notices(&self.observed, &event).iter().map(output::notice));
+        told.extend(notices(&self.observed, event).iter().map(output::notice));
     }
 
     fn plan(&mut self, now: Timestamp, told: &mut Vec<String>) -> (Vec<String>, Option<Timestamp>) {
@@ -84,7 +84,7 @@ impl Teller {
             let plan = plan(&self.observed, now);
             for action in &plan.actions {
                 lines.push(output::action(action));
-                self.happen(Event::Began(action.clone()), now, told);
+                self.happen(&Event::Began(action.clone()), now, told);
             }
             self.saved = Some(checkpoint(&self.observed));
             if plan.actions.is_empty() || plan.actions.contains(&Action::Forget) {

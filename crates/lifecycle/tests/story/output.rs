@@ -77,7 +77,8 @@ fn conditions(status: &PodStatus) -> Vec<String> {
             let mut text =
                 format!("{}={} since {}", condition.type_, condition.status, since.unwrap_or_default());
             for more in [&condition.reason, &condition.message].into_iter().flatten() {
-                text.push_str(&format!(" {more}"));
+                text.push(' ');
+                text.push_str(more);
             }
             text
         })
@@ -86,9 +87,8 @@ fn conditions(status: &PodStatus) -> Vec<String> {
 
 fn container(status: &ContainerStatus) -> String {
     let mut text = format!("{}: {}", status.name, state(status.state.as_ref()));
-    if let Some(last) = &status.last_state {
-        text.push_str(&format!("; last {}", state(Some(last))));
-    }
+    let last = status.last_state.as_ref().map(|last| format!("; last {}", state(Some(last))));
+    text.push_str(&last.unwrap_or_default());
     let ready = if status.ready { "ready" } else { "unready" };
     let id = status.container_id.as_deref().unwrap_or("no id");
     format!("{text}; {ready}, {} restarts, {id}", status.restart_count)
@@ -104,7 +104,7 @@ fn state(state: Option<&ContainerState>) -> String {
         let since = running.started_at.as_ref().map(|time| time.0.strftime("%M:%S").to_string());
         return format!("running since {}", since.unwrap_or_default());
     }
-    state.terminated.as_ref().map(terminated).unwrap_or_else(|| "nothing".to_owned())
+    state.terminated.as_ref().map_or_else(|| "nothing".to_owned(), terminated)
 }
 
 fn terminated(terminated: &ContainerStateTerminated) -> String {

@@ -195,9 +195,10 @@ impl World {
 
     /// What ran is gone, without a word.
     fn kill(&mut self) {
-        let may_have_run = self.flights.drain(..).filter_map(|flight| {
-            flight.run_of().map(|(container, attempt)| (container.to_owned(), attempt))
-        });
+        let may_have_run = self
+            .flights
+            .drain(..)
+            .filter_map(|flight| flight.run_of().map(|(container, attempt)| (container.to_owned(), attempt)));
         self.ran.extend(may_have_run);
         self.graces.clear();
         if !self.exists {
