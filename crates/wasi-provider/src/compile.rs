@@ -24,6 +24,8 @@ use crate::engine::{Layout, engine, hexadecimal};
 const INVALID: u8 = 65;
 /// The child's exit code for any other failure it can name.
 const FAILED: u8 = 70;
+/// The child's exit code when its memory does not suffice; more often the allocator ends it.
+const OUT_OF_MEMORY: u8 = 75;
 /// What the child may say of a failure.
 const MAX_MESSAGE: u64 = 2 << 10;
 /// The signal by which the system ends a process that used up its CPU time.
@@ -45,7 +47,7 @@ pub struct CompileLimits {
 impl Default for CompileLimits {
     /// Enough for the largest language runtimes of today, which take 6 s on two cores.
     fn default() -> Self {
-        Self { memory: 4 << 30, cpu: Duration::from_secs(120), time: Duration::from_secs(300) }
+        Self { memory: 4 << 30, cpu: Duration::from_mins(2), time: Duration::from_mins(5) }
     }
 }
 
@@ -79,26 +81,32 @@ impl Compiler {
         let failed = |error: io::Error| PrepareError::Failed(format!("the compiler cannot be run: {error}"));
         let _permit = self.permits.acquire().await.map_err(|_| failed(io::ErrorKind::Other.into()))?;
         let mut child = self.command(job).spawn().map_err(failed)?;
-        match tokio::time::timeout(self.limits.time, outcome(&mut child)).await {
-            Ok(outcome) => {
-                let (status, said) = outcome.map_err(failed)?;
-                verdict(status, said)?;
-            }
-            Err(_) => {
-                child.kill().await.map_err(failed)?;
-                let seconds = self.limits.time.as_secs();
-                return Err(PrepareError::TooExpensive(format!("compiling took more than {seconds} s")));
-            }
-        }
+        let Ok(outcome) = tokio::time::timeout(self.limits.time, outcome(&mut child)).await else {
+            child.kill().await.map_err(failed)?;
+            let seconds = self.limits.time.as_secs_f32();
+            return Err(PrepareError::TooExpensive(format!("compiling took more than {seconds} s")));
+        };
+        let (status, said) = outcome.map_err(failed)?;
+        verdict(status, said)?;
         self.compiled.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
     fn command(&self, job: &Job<'_>) -> Command {
         let mut command = Command::new(&self.program);
-        command.arg("compile").arg(job.module).arg(job.output).arg(job.digest.as_str()).arg(job.layout.name());
+        command
+            .arg("compile")
+            .arg(job.module)
+            .arg(job.output)
+            .arg(job.digest.as_str())
+            .arg(job.layout.name());
         command.arg(self.limits.memory.to_string()).arg(self.limits.cpu.as_secs().to_string());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).env_clear().kill_on_drop(true);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .env_clear()
+            .kill_on_drop(true);
         command
     }
 }
@@ -117,13 +125,20 @@ fn verdict(status: ExitStatus, said: String) -> Result<(), PrepareError> {
     match (status.code(), status.signal()) {
         (Some(0), _) => Ok(()),
         (Some(code), _) if code == i32::from(INVALID) => Err(PrepareError::Invalid(said)),
-        (_, Some(SIGXCPU)) => Err(PrepareError::TooExpensive("compiling took more CPU time than it may".to_owned())),
-        (_, Some(SIGKILL)) => Err(PrepareError::TooExpensive("the compiler was killed, perhaps for its memory".to_owned())),
-        (_, Some(SIGABRT)) if said.contains("memory allocation") => {
-            Err(PrepareError::TooExpensive(format!("compiling took more memory than it may: {said}")))
+        (Some(code), _) if code == i32::from(OUT_OF_MEMORY) => Err(too_much_memory(&said)),
+        (_, Some(SIGXCPU)) => {
+            Err(PrepareError::TooExpensive("compiling took more CPU time than it may".to_owned()))
         }
+        (_, Some(SIGKILL)) => {
+            Err(PrepareError::TooExpensive("the compiler was killed, perhaps for its memory".to_owned()))
+        }
+        (_, Some(SIGABRT)) if said.contains("memory allocation") => Err(too_much_memory(&said)),
         _ => Err(PrepareError::Failed(format!("the compiler failed ({status}): {said}"))),
     }
+}
+
+fn too_much_memory(said: &str) -> PrepareError {
+    PrepareError::TooExpensive(format!("compiling took more memory than it may: {said}"))
 }
 
 /// The whole of the process that compiles: `<module> <output> <digest> <layout> <bytes of memory> <seconds of CPU>`.
@@ -137,6 +152,7 @@ pub fn compile_main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::Invalid(message)) => (INVALID, message),
         Err(Failure::Failed(message)) => (FAILED, message),
+        Err(Failure::OutOfMemory(message)) => (OUT_OF_MEMORY, message),
     };
     let _ = writeln!(io::stderr(), "{message}");
     ExitCode::from(code)
@@ -145,6 +161,7 @@ pub fn compile_main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 enum Failure {
     Invalid(String),
     Failed(String),
+    OutOfMemory(String),
 }
 
 struct Request {
@@ -177,7 +194,8 @@ impl Request {
     }
 
     fn limit_process(&self) -> io::Result<()> {
-        for (resource, limit) in [(Resource::As, self.memory), (Resource::Cpu, self.cpu), (Resource::Core, 0)] {
+        for (resource, limit) in [(Resource::As, self.memory), (Resource::Cpu, self.cpu), (Resource::Core, 0)]
+        {
             setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })?;
         }
         Ok(())
@@ -192,13 +210,17 @@ impl Request {
         } else {
             engine.precompile_module(&bytes)
         };
-        let compiled = compiled.map_err(|error| Failure::Invalid(format!("invalid WebAssembly program: {error:#}")))?;
+        let compiled =
+            compiled.map_err(|error| Failure::Invalid(format!("invalid WebAssembly program: {error:#}")))?;
         self.write(&compiled).map_err(|error| Failure::Failed(format!("{}: {error}", self.output.display())))
     }
 
     fn verified_module(&self) -> Result<Vec<u8>, Failure> {
         let name = self.module.display();
-        let bytes = fs::read(&self.module).map_err(|error| Failure::Failed(format!("{name}: {error}")))?;
+        let bytes = fs::read(&self.module).map_err(|error| match error.kind() {
+            io::ErrorKind::OutOfMemory => Failure::OutOfMemory(format!("{name}: {error}")),
+            _ => Failure::Failed(format!("{name}: {error}")),
+        })?;
         if hexadecimal(&Sha256::digest(&bytes)) == self.digest.hex() {
             Ok(bytes)
         } else {
@@ -223,6 +245,7 @@ mod tests {
         assert_eq!(end(0), Ok(()));
         assert!(matches!(end(i32::from(INVALID) << 8), Err(PrepareError::Invalid(_))));
         assert!(matches!(end(i32::from(FAILED) << 8), Err(PrepareError::Failed(_))));
+        assert!(matches!(end(i32::from(OUT_OF_MEMORY) << 8), Err(PrepareError::TooExpensive(_))));
         for signal in [SIGXCPU, SIGABRT, SIGKILL] {
             assert!(matches!(end(signal), Err(PrepareError::TooExpensive(_))), "{signal}");
         }

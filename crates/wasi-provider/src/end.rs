@@ -45,7 +45,8 @@ fn of_error(error: &Error) -> (Cause, Option<String>) {
 
 /// The end of a run in which a host function panicked.
 pub(crate) fn of_panic(panic: &(dyn Any + Send)) -> (Cause, Option<String>) {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let text =
+        panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     let message = format!("the runtime failed: {}", text.unwrap_or("for an unknown reason"));
     (Cause::Trapped(ABORTED), Some(cut(message)))
 }

@@ -50,8 +50,9 @@ pub(crate) fn inspect(bytes: &[u8]) -> Result<Inspected, PrepareError> {
         let what = describe_foreign(bytes);
         return Err(PrepareError::Invalid(format!("not a WebAssembly program but {what}")));
     }
-    let outline = outline(bytes)
-        .map_err(|error| PrepareError::Invalid(format!("damaged or truncated WebAssembly program: {error}")))?;
+    let outline = outline(bytes).map_err(|error| {
+        PrepareError::Invalid(format!("damaged or truncated WebAssembly program: {error}"))
+    })?;
     Ok(Inspected { kind: outline.kind()?, data: outline.data })
 }
 
@@ -144,7 +145,8 @@ fn list(names: &[String]) -> String {
     if names.is_empty() {
         return "nothing".to_owned();
     }
-    let shown: Vec<String> = names.iter().take(SHOWN).map(|name| name.chars().take(LONGEST).collect()).collect();
+    let shown: Vec<String> =
+        names.iter().take(SHOWN).map(|name| name.chars().take(LONGEST).collect()).collect();
     let more = if names.len() > SHOWN { ", …" } else { "" };
     format!("{}{more}", shown.join(", "))
 }
@@ -163,11 +165,15 @@ mod tests {
 
     #[test]
     fn programs_are_told_apart_by_content() {
-        let module = look(r#"(module (memory 1) (data (i32.const 0) "four") (func (export "_start")))"#).unwrap();
+        let module =
+            look(r#"(module (memory 1) (data (i32.const 0) "four") (func (export "_start")))"#).unwrap();
         assert_eq!(module.kind, Kind::Module);
         assert!((4..20).contains(&module.data), "{}", module.data);
-        for (version, kind) in [("0.2.0", Kind::Command), ("0.2.12", Kind::Command), ("0.3.2", Kind::ConcurrentCommand)] {
-            let text = format!(r#"(component (instance $run) (export "wasi:cli/run@{version}" (instance $run)))"#);
+        for (version, kind) in
+            [("0.2.0", Kind::Command), ("0.2.12", Kind::Command), ("0.3.2", Kind::ConcurrentCommand)]
+        {
+            let text =
+                format!(r#"(component (instance $run) (export "wasi:cli/run@{version}" (instance $run)))"#);
             assert_eq!(look(&text).unwrap().kind, kind, "{version}");
         }
     }
@@ -198,10 +204,13 @@ mod tests {
         let library = look(r#"(module (func (export "add")) (memory (export "_start") 1))"#).unwrap_err();
         assert_eq!(
             library,
-            PrepareError::Unsupported("a module without a function `_start` to run; it exports add".to_owned())
+            PrepareError::Unsupported(
+                "a module without a function `_start` to run; it exports add".to_owned()
+            )
         );
         let server =
-            look(r#"(component (instance $h) (export "wasi:http/incoming-handler@0.2.0" (instance $h)))"#).unwrap_err();
+            look(r#"(component (instance $h) (export "wasi:http/incoming-handler@0.2.0" (instance $h)))"#)
+                .unwrap_err();
         assert!(server.to_string().contains("it exports wasi:http/incoming-handler@0.2.0"), "{server}");
     }
 

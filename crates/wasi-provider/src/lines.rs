@@ -133,12 +133,15 @@ mod tests {
 
     #[test]
     fn bytes_that_are_not_text_pass_as_they_are() {
-        assert_eq!(write(&mut Lines::default(), Channel::Stdout, b"\xff\0\xfe\r\n"), ["stdout F \u{ff}\0\u{fe}\r"]);
+        assert_eq!(
+            write(&mut Lines::default(), Channel::Stdout, b"\xff\0\xfe\r\n"),
+            ["stdout F \u{ff}\0\u{fe}\r"]
+        );
     }
 
     #[test]
     fn long_lines_come_in_pieces_however_they_are_written() {
-        let long = [b'x'; 2 * MAX_TEXT + 5];
+        let long = vec![b'x'; 2 * MAX_TEXT + 5];
         let lengths = |lines: &[String]| {
             lines.iter().map(|line| (line.as_bytes()[7], line.len() - 9)).collect::<Vec<_>>()
         };

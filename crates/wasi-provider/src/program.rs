@@ -4,7 +4,7 @@ use std::path::Path;
 
 use coracle_lifecycle::PrepareError;
 use wasmtime::component::{Component, Linker as ComponentLinker};
-use wasmtime::{Engine, InstancePre, Linker, Module, Store};
+use wasmtime::{Engine, ExternType, InstancePre, Linker, Module, Store};
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi::p3::bindings::CommandPre as ConcurrentCommandPre;
 use wasmtime_wasi::{I32Exit, WasiCtxBuilder, p0, p1, p2, p3};
@@ -32,7 +32,11 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn new(engine: &Engine) -> wasmtime::Result<Self> {
-        Ok(Self { engine: engine.clone(), modules: module_linker(engine)?, components: component_linker(engine)? })
+        Ok(Self {
+            engine: engine.clone(),
+            modules: module_linker(engine)?,
+            components: component_linker(engine)?,
+        })
     }
 
     /// Loads the code that this node compiled for this host's engine into `file`.
@@ -58,13 +62,17 @@ impl Host {
     /// # Errors
     /// Names what the program wants and the host does not have.
     pub(crate) fn link(&self, kind: Kind, code: &Code) -> Result<Program, PrepareError> {
-        let entry = self.entry(kind, code).map_err(|error| PrepareError::Unsupported(format!("{error:#}")))?;
+        let entry =
+            self.entry(kind, code).map_err(|error| PrepareError::Unsupported(format!("{error:#}")))?;
         Ok(Program { kind, mappings: code.mappings(), engine: self.engine.clone(), entry })
     }
 
     fn entry(&self, kind: Kind, code: &Code) -> wasmtime::Result<Entry> {
         match code {
-            Code::Module(module) => self.modules.instantiate_pre(module).map(Entry::Module),
+            Code::Module(module) => {
+                ensure_runs(module)?;
+                self.modules.instantiate_pre(module).map(Entry::Module)
+            }
             Code::Component(component) => {
                 let linked = self.components.instantiate_pre(component)?;
                 if kind == Kind::ConcurrentCommand {
@@ -74,6 +82,13 @@ impl Host {
                 }
             }
         }
+    }
+}
+
+fn ensure_runs(module: &Module) -> wasmtime::Result<()> {
+    match module.get_export("_start") {
+        Some(ExternType::Func(start)) if start.params().len() == 0 && start.results().len() == 0 => Ok(()),
+        _ => Err(wasmtime::format_err!("the function `_start` must take and give nothing")),
     }
 }
 

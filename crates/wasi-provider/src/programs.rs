@@ -109,14 +109,11 @@ impl Loader {
         let (loader, digest) = (Arc::clone(self), module.digest.clone());
         blocking(move || {
             let (host, cache) = loader.target(inspected);
-            let path = cache.path(&digest);
-            if !path.exists() {
-                return Ok(None);
-            }
+            let Some(path) = cache.find(&digest).map_err(storage)? else { return Ok(None) };
             match host.load(inspected.kind, &path) {
                 Ok(code) => host.link(inspected.kind, &code).map(Arc::new).map(Some),
                 Err(error) => {
-                    warn!(path = %path.display(), %error, "damaged compiled code is thrown away");
+                    warn!(path = %path.display(), %error, "compiled code cannot be loaded and is thrown away");
                     cache.forget(&digest);
                     Ok(None)
                 }
@@ -148,7 +145,8 @@ async fn blocking<T: Send + 'static>(
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, PrepareError> {
-    let failed = |error: io::Error| PrepareError::Failed(format!("{} cannot be read: {error}", path.display()));
+    let failed =
+        |error: io::Error| PrepareError::Failed(format!("{} cannot be read: {error}", path.display()));
     let file = File::open(path).map_err(failed)?;
     let mut bytes = Vec::new();
     file.take(MAX_PROGRAM + 1).read_to_end(&mut bytes).map_err(failed)?;

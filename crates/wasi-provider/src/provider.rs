@@ -9,8 +9,8 @@ use std::time::Duration;
 use std::{io, thread};
 
 use coracle_lifecycle::{
-    BoxFuture, Container, ContainerId, ContainerSpec, Digest, ImageKind, Known, LocalImage, PodUid, PrepareError,
-    Provider, RuntimeInfo, StartError, Unsupported,
+    BoxFuture, Container, ContainerId, ContainerSpec, Digest, ImageKind, Known, LocalImage, PodUid,
+    PrepareError, Provider, RuntimeInfo, StartError, Unsupported,
 };
 use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::Pod;
@@ -102,7 +102,8 @@ impl WasiProvider {
     /// # Errors
     /// When the cache's directory cannot be used, or this machine cannot run guests.
     pub fn new(settings: Settings) -> Result<Self, SetupError> {
-        let threads = settings.threads.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+        let threads =
+            settings.threads.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
         let runtime = GuestRuntime::start(threads).map_err(SetupError::Threads)?;
         let [copied, mapped] = Layout::ALL.map(engine);
         let engines = [copied.map_err(SetupError::Engine)?, mapped.map_err(SetupError::Engine)?];
@@ -144,9 +145,9 @@ impl WasiProvider {
             (self.pod(&spec.pod.uid), spec.pod_limits.memory),
         );
         let (spec, world, log) = self.open(spec, program.kind).await?;
-        let run = Arc::new(Run::new(spec, Arc::clone(&self.ticker), memory));
+        let run = Arc::new(Run::new(spec, log, Arc::clone(&self.ticker), memory));
         self.register(&run)?;
-        let guest = Guest { program, world, limiter, log, place };
+        let guest = Guest { program, world, limiter, place };
         self.tasks.spawn_on(Arc::clone(&run).live(guest), &self.runtime.handle());
         Ok(run)
     }
@@ -172,7 +173,9 @@ impl WasiProvider {
             let world = world(&spec, kind, &log)?;
             Ok((spec, world, log))
         });
-        opened.await.unwrap_or_else(|error| Err(StartError::Failed(format!("opening its files failed: {error}"))))
+        opened
+            .await
+            .unwrap_or_else(|error| Err(StartError::Failed(format!("opening its files failed: {error}"))))
     }
 
     fn register(&self, run: &Arc<Run>) -> Result<(), StartError> {

@@ -17,7 +17,9 @@ const USUAL_MAPPINGS: u64 = 7;
 /// What remains for connections, images and files that guests open.
 const KEPT_FOR_OTHERS: f64 = 0.15;
 
-/// Raises the soft limit on open files to the hard limit, and tells it.
+/// Raises the soft limit on open files to the hard limit, where that may be, and tells the limit then. To be called
+/// before [`crate::WasiProvider::new`], which plans with what it finds.
+#[expect(clippy::must_use_candidate, reason = "it is called for what it does")]
 pub fn raise_descriptor_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
@@ -101,7 +103,9 @@ impl Room {
 }
 
 fn exhausted(what: &str, limit: u64) -> StartError {
-    StartError::Exhausted(format!("no room for one more container: all {limit} {what} that containers may have are taken"))
+    StartError::Exhausted(format!(
+        "no room for one more container: all {limit} {what} that containers may have are taken"
+    ))
 }
 
 /// The room of one container.

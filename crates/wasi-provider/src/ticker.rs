@@ -41,8 +41,8 @@ impl Ticker {
 fn tick(engines: &[EngineWeak], hurries: &AtomicUsize) {
     let mut alive = true;
     while alive {
-        let hurried = hurries.load(Ordering::Relaxed) > 0;
-        thread::park_timeout(if hurried { HURRIED_TICK } else { TICK });
+        let is_calm = hurries.load(Ordering::Relaxed) == 0;
+        thread::park_timeout(if is_calm { TICK } else { HURRIED_TICK });
         alive = false;
         for engine in engines.iter().filter_map(EngineWeak::upgrade) {
             engine.increment_epoch();

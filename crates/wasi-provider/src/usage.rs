@@ -93,7 +93,12 @@ impl Limiter {
 
 impl ResourceLimiter for Limiter {
     /// A growth that fails after this is not taken back: to count too much is the safe side.
-    fn memory_growing(&mut self, now: usize, wanted: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(
+        &mut self,
+        now: usize,
+        wanted: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         if maximum.is_some_and(|maximum| wanted > maximum) {
             return Ok(false);
         }
@@ -167,7 +172,12 @@ fn thread_cpu_nanos() -> u64 {
 mod tests {
     use super::*;
 
-    fn limiter(container: &Arc<Count>, limit: Option<u64>, pod: &Arc<Count>, pod_limit: Option<u64>) -> Limiter {
+    fn limiter(
+        container: &Arc<Count>,
+        limit: Option<u64>,
+        pod: &Arc<Count>,
+        pod_limit: Option<u64>,
+    ) -> Limiter {
         Limiter::new((Arc::clone(container), limit), (Arc::clone(pod), pod_limit))
     }
 
@@ -190,7 +200,13 @@ mod tests {
         let mut one = limiter(&Arc::default(), None, &pod, Some(100));
         let mut other = limiter(&Arc::default(), Some(90), &pod, Some(100));
         assert!(one.memory_growing(0, 60, None).unwrap());
-        assert!(other.memory_growing(0, 60, None).unwrap_err().to_string().starts_with("the pod's memory limit of 100"));
+        assert!(
+            other
+                .memory_growing(0, 60, None)
+                .unwrap_err()
+                .to_string()
+                .starts_with("the pod's memory limit of 100")
+        );
         drop(one);
         assert!(other.memory_growing(0, 30, None).unwrap());
     }

@@ -1,12 +1,10 @@
 //! The provider does what any provider must do, with modules and with components.
 
-mod machine;
-mod suite;
-
 use std::path::Path;
 
+use crate::machine;
+use crate::suite::{self, Bench, Programs};
 use coracle_lifecycle::LocalImage;
-use suite::{Bench, Programs};
 
 fn programs(folder: &Path, make: impl Fn(&Path, &str) -> LocalImage) -> Programs {
     Programs {
@@ -25,5 +23,15 @@ async fn modules_conform() {
     let folder = tempfile::tempdir().unwrap();
     let provider = machine::provider(folder.path());
     let programs = programs(folder.path(), machine::guest);
+    suite::check_all(&Bench::new(&provider, folder.path()), &programs).await;
+}
+
+#[tokio::test]
+async fn components_conform() {
+    let folder = tempfile::tempdir().unwrap();
+    let provider = machine::provider(folder.path());
+    // The adapter passes on 0 and "not 0" only, so this one says its code itself.
+    let mut programs = programs(folder.path(), machine::component);
+    programs.exit_code = machine::guest(folder.path(), "exit-code");
     suite::check_all(&Bench::new(&provider, folder.path()), &programs).await;
 }

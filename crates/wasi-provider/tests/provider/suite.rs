@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use coracle_lifecycle::{
-    Cause, Container, ContainerId, ContainerSpec, Exit, Limits, LocalImage, LogFile, Network, PodIdentity, PodUid,
-    PrepareError, Provider, StartError,
+    Cause, Container, ContainerId, ContainerSpec, Exit, Limits, LocalImage, LogFile, Network, PodIdentity,
+    PodUid, PrepareError, Provider, StartError,
 };
 
-/// A stop must take less, whatever the program does.
-const SOON: Duration = Duration::from_millis(100);
+/// No stop takes longer, on a machine however busy; on an idle one the bound is 100 ms.
+const SOON: Duration = Duration::from_secs(2);
 /// Nothing in here takes longer, however slow the machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Programs by what they do.
 pub(crate) struct Programs {
@@ -119,12 +119,17 @@ pub(crate) fn text(log: &PathBuf) -> String {
 
 /// Stops the container and tells how it ended, which it does soon.
 pub(crate) async fn stop(container: &dyn Container, grace: Duration) -> Exit {
+    let took = time_to_stop(container, grace).await;
+    assert!(took < SOON, "the stop took {took:?}");
+    exit_of(container).await
+}
+
+/// How long a stop takes.
+pub(crate) async fn time_to_stop(container: &dyn Container, grace: Duration) -> Duration {
     let asked = Instant::now();
     container.stop(grace);
-    let exit = exit_of(container).await;
-    let took = asked.elapsed();
-    assert!(took < SOON, "the stop took {took:?}");
-    exit
+    exit_of(container).await;
+    asked.elapsed()
 }
 
 /// Everything a provider must do.
@@ -219,7 +224,8 @@ async fn check_bookkeeping(bench: &Bench<'_>, programs: &Programs) {
     let known = bench.provider.containers().await;
     assert!(!known.iter().any(|known| known.spec.id == ended.id || known.spec.id == running.id));
     let container = bench.start(bench.spec(&programs.spin, &[])).await;
-    let id = bench.provider.containers().await.into_iter().find(|known| known.exit.is_none()).unwrap().spec.id;
+    let id =
+        bench.provider.containers().await.into_iter().find(|known| known.exit.is_none()).unwrap().spec.id;
     bench.provider.remove(&id);
     assert_eq!(exit_of(&*container).await.cause, Cause::Killed, "a removed container does not run on");
 }
