@@ -7,6 +7,7 @@ use coracle_lifecycle::resources::Resources;
 use coracle_lifecycle::{
     Admission, Checkpoint, Event, Known, NodeView, Observed, PodUid, Wish, govern, recover,
 };
+use futures::future::ready;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
@@ -115,13 +116,16 @@ impl Dispatcher {
         match event {
             Ok(watcher::Event::Apply(pod)) => self.wish(pod),
             Ok(watcher::Event::Delete(pod)) => self.removed(&pod.identity().uid),
-            Ok(watcher::Event::Init) => self.listing.clear(),
+            Ok(watcher::Event::Init) => {}
             Ok(watcher::Event::InitApply(pod)) => self.listing.push(pod),
             Ok(watcher::Event::InitDone) => {
                 self.listed();
                 ready.send_replace(None);
             }
-            Err(error) => warn!(%error, "the watch of pods was interrupted"),
+            Err(error) => {
+                self.listing.clear();
+                warn!(%error, "the watch of pods was interrupted");
+            }
         }
     }
 
@@ -264,5 +268,7 @@ fn watch_pods(
 ) -> impl Stream<Item = Result<watcher::Event<Pod>, watcher::Error>> + use<> {
     let pods: Api<Pod> = Api::all(context.api.client());
     let config = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
-    watcher(pods, config).default_backoff().modify(|pod| pod.metadata.managed_fields = None)
+    // That a list is asked for is no sign of life: it would take back the waits before the next try.
+    let alive = |event: &Result<_, _>| ready(!matches!(event, Ok(watcher::Event::Init)));
+    watcher(pods, config).filter(alive).default_backoff().modify(|pod| pod.metadata.managed_fields = None)
 }

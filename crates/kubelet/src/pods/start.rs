@@ -42,7 +42,8 @@ impl Failure {
 /// Starts a run and reports it, then its end: `Started` and `Exited`, or `StartFailed`.
 pub(super) async fn start(context: &Context, pod: &Pod, run: Run, events: UnboundedSender<Message>) {
     let (container, attempt) = (run.container.clone(), run.attempt);
-    match try_start(context, pod, run).await {
+    // On the heap, so that the task that waits for the end does not hold what only the start needs.
+    match Box::pin(try_start(context, pod, run)).await {
         Ok(handle) => {
             let _ =
                 events.send(Message::Handle { container: container.clone(), handle: Arc::clone(&handle) });

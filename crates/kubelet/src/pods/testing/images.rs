@@ -31,6 +31,16 @@ impl FakeImages {
         Self { state: Arc::new(watch::Sender::new(Store::default())) }
     }
 
+    /// Puts an image here.
+    pub(crate) fn add(&self, reference: &str) {
+        self.change(|store| store.present.extend([reference.to_owned()]));
+    }
+
+    /// Makes all pulls of a reference fail.
+    pub(crate) fn fail(&self, reference: &str, failure: ImageError) {
+        self.change(|store| store.failures.extend([(reference.to_owned(), failure)]));
+    }
+
     pub(crate) fn change(&self, change: impl FnOnce(&mut Store)) {
         self.state.send_modify(change);
     }

@@ -3,6 +3,7 @@
 
 mod api;
 mod images;
+mod objects;
 mod runtime;
 mod scene;
 
@@ -11,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-pub(super) use api::Fault;
+pub(super) use objects::Fault;
 pub(super) use scene::{CONFIG_MAP, SECRET, Scene, conditions, container, pod};
 
 /// How long, in virtual time, a test waits for something before it fails.

@@ -11,8 +11,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::api::{FakeApi, State, path};
+use super::api::FakeApi;
 use super::images::FakeImages;
+use super::objects::{State, path};
 use super::runtime::{FakeRuntime, Run};
 use super::{PATIENCE, shown};
 use crate::Layout;
@@ -32,6 +33,7 @@ pub(crate) struct Scene {
     pub(crate) ready: watch::Receiver<Option<String>>,
     pub(crate) layout: Layout,
     _root: TempDir,
+    recorder: JoinSet<()>,
     agent: JoinSet<()>,
     shutdown: CancellationToken,
 }
@@ -78,6 +80,7 @@ impl Scene {
             ready: watch::channel(None).1,
             layout: Layout::new(root.path()),
             _root: root,
+            recorder: JoinSet::new(),
             agent: JoinSet::new(),
             shutdown: CancellationToken::new(),
         }
@@ -110,7 +113,7 @@ impl Scene {
         let (ready, is_ready) = watch::channel(Some("not yet".to_owned()));
         self.ready = is_ready;
         self.shutdown = CancellationToken::new();
-        self.agent.spawn(record(api, events));
+        self.recorder.spawn(record(api, events));
         self.agent.spawn(dispatcher.run(self.node.subscribe(), ready, self.shutdown.clone()));
     }
 
@@ -126,8 +129,14 @@ impl Scene {
 
     /// Ends the agent as SIGKILL does: nothing it was about to do is done.
     pub(crate) async fn kill(&mut self) {
-        self.agent.shutdown().await;
+        self.kill_agent_only().await;
         self.runtime.die();
+    }
+
+    /// As [`Self::kill`], with a runtime that lives in a process of its own.
+    pub(crate) async fn kill_agent_only(&mut self) {
+        self.agent.shutdown().await;
+        self.recorder.shutdown().await;
     }
 
     /// The UID that the next pod gets when it is created under this name.
@@ -180,6 +189,13 @@ impl Scene {
         let path = path(name);
         let is_gone = |state: &State| (!state.objects.contains_key(&path)).then_some(());
         self.api_shows(&format!("pod {name} gone"), is_gone).await;
+    }
+
+    /// Waits until the node itself gives a pod this phase, whatever the API server shows.
+    pub(crate) async fn knows(&self, name: &str, phase: &str) {
+        let mut status = self.directory.find("default", name).expect(name).status;
+        let known = status.wait_for(|status| status.phase.as_deref() == Some(phase));
+        timeout(PATIENCE, known).await.expect(phase).expect(phase);
     }
 
     pub(crate) async fn api_shows<T>(&self, what: &str, look: impl Fn(&State) -> Option<T>) -> T {

@@ -1,4 +1,7 @@
-use coracle_lifecycle::{Cause, StartError};
+use std::fs;
+use std::path::Path;
+
+use coracle_lifecycle::{Cause, PodUid, StartError};
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -34,11 +37,29 @@ async fn a_pod_that_never_restarts_ends_by_its_exit_code() {
 
 /// The seconds from the end of each run to the start of the next.
 async fn waits(scene: &Scene, name: &str, restarts: usize) -> Vec<i64> {
-    let last = scene.run(name, restarts).await;
-    drop(last);
+    scene.run(name, restarts).await;
     let state = scene.runtime.state.borrow();
     let times: Vec<Timestamp> = state.of(name).iter().map(|run| run.started_at).collect();
     times.windows(2).map(|pair| pair[1].duration_since(pair[0]).as_secs()).collect()
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_finished_pod_keeps_its_logs_and_its_checkpoint() {
+    let mut scene = Scene::new().await;
+    let uid = scene.create("p", pod("Never", "exits-0"));
+    scene.phase("p", "Succeeded").await;
+    let run = scene.run("p", 0).await;
+    // The agent's end waits for all it has begun.
+    scene.shut_down().await;
+    assert_eq!(names(&scene.layout.pod(&PodUid::new(uid))), ["checkpoint.json"]);
+    assert!(run.spec.log.path.exists());
 }
 
 #[tokio::test(start_paused = true)]
@@ -48,6 +69,8 @@ async fn restarts_back_off() {
     scene.create("failing", pod("OnFailure", "exits-3"));
     assert_eq!(waits(&scene, "always", 4).await, [0, 10, 20, 40]);
     assert_eq!(waits(&scene, "failing", 4).await, [0, 10, 20, 40]);
+    let logs = scene.run("always", 4).await.spec.log.path.parent().unwrap().to_owned();
+    assert_eq!(names(&logs), ["3.log", "4.log"]);
     let shown = scene.waits("always", "CrashLoopBackOff").await;
     assert_eq!(container(&shown)["lastState"]["terminated"]["exitCode"], 0);
     assert_eq!(shown["status"]["phase"], "Running");
@@ -96,17 +119,14 @@ async fn an_unsupported_field_is_named_and_nothing_runs() {
 
 #[tokio::test(start_paused = true)]
 async fn a_checkpoint_that_cannot_be_written_starts_nothing() {
-    let scene = Scene::empty();
-    std::fs::create_dir_all(scene.layout.pods()).unwrap();
-    let mut scene = scene;
-    scene.start().await;
+    let scene = Scene::new().await;
     let uid = scene.next_uid("p");
     let in_the_way = scene.layout.pods().join(&uid);
-    std::fs::write(&in_the_way, "").unwrap();
+    fs::write(&in_the_way, "").unwrap();
     assert_eq!(scene.create("p", pod("Always", "app")), uid);
     scene.waits("p", "CreateContainerError").await;
     assert!(scene.runtime.state.borrow().runs.is_empty());
-    std::fs::remove_file(in_the_way).unwrap();
+    fs::remove_file(in_the_way).unwrap();
     scene.phase("p", "Running").await;
 }
 
@@ -128,7 +148,7 @@ async fn what_ran_under_a_failed_worker_runs_on() {
     let second = json!({ "name": "d", "image": "panics", "imagePullPolicy": "Always" });
     two["spec"]["containers"].as_array_mut().unwrap().push(second);
     scene.images.change(|images| images.hang = true);
-    scene.images.change(|images| drop(images.present.insert("app".to_owned())));
+    scene.images.add("app");
     scene.create("p", two);
     scene.run("p", 0).await;
     scene.images.change(|images| images.hang = false);
