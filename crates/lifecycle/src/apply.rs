@@ -159,14 +159,12 @@ fn fail_start(record: &mut ContainerRecord, reason: Waiting, message: String, no
 
 /// What the agent's own stop ended was interrupted: that is not an exit of the program.
 fn ended(observed: &mut Observed, container: &str, attempt: u32, mut exit: Exit) {
-    let interrupted = observed.shutdown && !observed.is_over_by_wish() && !exit.cause.is_own();
-    if interrupted {
+    if observed.shutdown && !observed.is_over_by_wish() && !exit.cause.is_own() {
         exit.cause = Cause::Lost;
     }
     with(observed, container, |record| {
         if record.attempt == attempt && record.state.is_active() {
             record.state = ContainerState::Terminated(exit);
-            record.interrupted = interrupted;
             record.image = ImageState::Unknown;
             record.failure = None;
         }

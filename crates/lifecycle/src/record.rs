@@ -19,7 +19,8 @@ pub struct ContainerRecord {
     pub last: Option<Exit>,
     /// How long the next restart waits.
     pub backoff: Option<Backoff>,
-    /// The agent's own end cut the latest run short: the next one starts at once.
+    /// The end of the agent before this one cut the latest run short, as [`crate::recover`] finds: the next run starts
+    /// at once.
     pub interrupted: bool,
     /// The image for the next start.
     pub image: ImageState,
