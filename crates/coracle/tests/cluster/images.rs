@@ -1,0 +1,112 @@
+//! Where images come from, and when.
+
+use coracle_testing::{Artifact, Cluster, NodeOptions, Registry};
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use serde_json::{Value, json};
+
+use crate::scene::{Scene, options};
+use crate::{guests, manifests, states};
+
+fn with_policy(image: &str, policy: &str) -> Value {
+    manifests::of("Never", &json!({"image": image, "imagePullPolicy": policy}))
+}
+
+/// What a pod prints that runs this image once.
+async fn printed(scene: &Scene<'_>, name: &str, spec: Value) -> String {
+    let pod = scene.run_until(name, spec, states::has_ended).await.unwrap();
+    assert_eq!(states::exit(&pod), Some((0, "Completed")), "{name}");
+    scene.logs(name, &[]).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_tag_that_moved_is_seen_by_those_who_always_ask() {
+    const OLD: &str = "hello from a guest\n";
+    const NEW: &str = "to standard output\nto standard error\n";
+    let scene = Scene::new("pulls").await.unwrap();
+    let registry = guests::registry().await.unwrap();
+    let old = Artifact::cncf(guests::wasm("hello").unwrap());
+    let digest = registry.push("moving", "v1", &old).await.unwrap();
+    let image = registry.image("moving:v1");
+    assert_eq!(printed(&scene, "first", with_policy(&image, "IfNotPresent")).await, OLD);
+    scene.event("first", "Pulled", "Successfully pulled image").await.unwrap();
+
+    let new = Artifact::cncf(guests::wasm("stdout-stderr").unwrap());
+    assert_ne!(registry.push("moving", "v1", &new).await.unwrap(), digest);
+    assert_eq!(printed(&scene, "second", with_policy(&image, "IfNotPresent")).await, OLD);
+    scene.event("second", "Pulled", "already present on machine").await.unwrap();
+    assert_eq!(printed(&scene, "third", with_policy(&image, "Never")).await, OLD);
+    assert_eq!(printed(&scene, "fourth", with_policy(&image, "Always")).await, NEW);
+    assert_eq!(printed(&scene, "fifth", with_policy(&image, "Never")).await, NEW);
+
+    let by_digest = registry.image(&format!("moving@{digest}"));
+    assert_eq!(printed(&scene, "sixth", with_policy(&by_digest, "IfNotPresent")).await, OLD);
+    let pod = scene.pod("sixth", |_| true).await.unwrap();
+    assert!(states::status(&pod).unwrap().image_id.ends_with(&digest));
+}
+
+#[tokio::test]
+async fn an_image_that_is_not_here_is_not_pulled_when_that_is_forbidden() {
+    let scene = Scene::new("never-pulls").await.unwrap();
+    let image = guests::image("hello").await.unwrap();
+    let waits = |pod: &Pod| states::waiting_reason(pod) == "ErrImageNeverPull";
+    scene.run_until("waits", with_policy(&image, "Never"), waits).await.unwrap();
+    scene.event("waits", "ErrImageNeverPull", &image).await.unwrap();
+    // It comes to be here by another pod.
+    assert_eq!(printed(&scene, "pulls", with_policy(&image, "IfNotPresent")).await, "hello from a guest\n");
+    let ended = scene.pod("waits", states::has_ended).await.unwrap();
+    assert_eq!(states::phase(&ended), "Succeeded");
+}
+
+#[tokio::test]
+async fn both_layouts_and_all_kinds_of_guests_run() {
+    let scene = Scene::new("kinds").await.unwrap();
+    let older = Artifact::wasm_to_oci(guests::wasm("hello-rust").unwrap());
+    let older = guests::push("older", "v1", &older).await.unwrap();
+    scene.run("older", manifests::once(&older, &[])).await.unwrap();
+    for guest in ["hello-rust", "hello-rust-p2", "hello-go"] {
+        let image = guests::image(guest).await.unwrap();
+        scene.run(guest, manifests::once(&image, &[])).await.unwrap();
+    }
+    for name in ["older", "hello-rust", "hello-rust-p2", "hello-go"] {
+        let pod = scene.pod(name, states::has_ended).await.unwrap();
+        assert_eq!(states::exit(&pod), Some((0, "Completed")), "{name}");
+        assert!(scene.logs(name, &[]).await.unwrap().to_lowercase().contains("hello"), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn an_image_that_needs_credentials_is_pulled_with_them() {
+    let registry = Registry::with_login("reader", "open sesame").await.unwrap();
+    registry.push("private", "v1", &Artifact::cncf(guests::wasm("hello").unwrap())).await.unwrap();
+    let mut options: NodeOptions = options("logs-in").await.unwrap();
+    options.insecure_registries.push(registry.host());
+    let scene = Scene::with(Cluster::shared().await.unwrap(), options).await.unwrap();
+    secret(&scene, "right", &registry, "open sesame").await;
+    secret(&scene, "wrong", &registry, "guessed").await;
+
+    let image = registry.image("private:v1");
+    let with = |secret: Option<&str>| {
+        let mut spec = manifests::once(&image, &[]);
+        spec["imagePullSecrets"] = secret.map_or(json!([]), |name| json!([{"name": name}]));
+        spec
+    };
+    let refused = |pod: &Pod| {
+        let message = states::waiting(pod).and_then(|waiting| waiting.message.clone()).unwrap_or_default();
+        states::waiting_reason(pod).contains("ImagePull") && message.to_lowercase().contains("auth")
+    };
+    scene.run_until("without", with(None), refused).await.unwrap();
+    scene.event("without", "Failed", "Failed to pull image").await.unwrap();
+    scene.run_until("wrong", with(Some("wrong")), refused).await.unwrap();
+    assert_eq!(printed(&scene, "right", with(Some("right"))).await, "hello from a guest\n");
+}
+
+async fn secret(scene: &Scene<'_>, name: &str, registry: &Registry, password: &str) {
+    let login = registry.login().unwrap();
+    let config = json!({"auths": {registry.host(): {"username": login.user, "password": password}}});
+    let manifest = json!({
+        "metadata": {"name": name},
+        "type": "kubernetes.io/dockerconfigjson",
+        "stringData": {".dockerconfigjson": config.to_string()},
+    });
+    scene.create::<Secret>(manifest).await.unwrap();
+}

@@ -1,0 +1,28 @@
+//! Coracle nodes in a real cluster: API server, controllers, scheduler, registry and `kubectl`.
+//!
+//! All tests share one control plane and one registry; each has a namespace and nodes of its own. One test stops its API
+//! server, and has a control plane of its own for that.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod deletion;
+mod deployments;
+mod descriptions;
+mod events;
+mod gate;
+mod guests;
+mod identity;
+mod images;
+mod jobs;
+mod join;
+mod killed;
+mod logs;
+mod manifests;
+mod outage;
+mod programs;
+mod refusals;
+mod scene;
+mod states;
+mod stopped;
+mod tokens;
+mod until;

@@ -1,0 +1,196 @@
+//! What cannot run is named, and the node goes on.
+
+use coracle_testing::registry::{Artifact, Blob};
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+
+use crate::scene::Scene;
+use crate::{guests, manifests, states};
+
+/// What a pod waits for, and why.
+fn complaint(pod: &Pod) -> String {
+    let waiting = states::waiting(pod);
+    let part = |part: Option<&String>| part.cloned().unwrap_or_default();
+    let reason = part(waiting.and_then(|waiting| waiting.reason.as_ref()));
+    format!("{reason}: {}", part(waiting.and_then(|waiting| waiting.message.as_ref())))
+}
+
+/// Waits until the pod waits for that reason, with a message and an Event that contain `part`.
+async fn check(scene: &Scene<'_>, pod: &str, reason: &str, part: &str) {
+    let is_so = |pod: &Pod| {
+        let complaint = complaint(pod);
+        complaint.contains(reason) && complaint.to_lowercase().contains(part)
+    };
+    let seen = scene.pod(pod, is_so).await;
+    let seen = seen.unwrap_or_else(|error| panic!("{pod}: not {reason} with {part:?}: {error:#}"));
+    assert_eq!((states::phase(&seen), states::restarts(&seen)), ("Pending", 0), "{pod}");
+}
+
+/// A good pod still runs.
+async fn goes_on(scene: &Scene<'_>) {
+    let image = guests::image("hello").await.unwrap();
+    let pod = scene.run_until("good", manifests::once(&image, &[]), states::has_ended).await.unwrap();
+    assert_eq!(states::phase(&pod), "Succeeded");
+    let log = scene.node.log().unwrap();
+    assert!(!log.contains("panicked"), "{log}");
+}
+
+#[tokio::test]
+async fn modules_that_cannot_run_are_named() {
+    let scene = Scene::new("bad-modules").await.unwrap();
+    let whole = guests::wasm("hello-rust").unwrap();
+    let cases: [(&str, Vec<u8>, &str); 5] = [
+        ("truncated", whole[..whole.len() / 2].to_vec(), "unexpected end"),
+        ("unknown-import", guests::wasm("unknown-import").unwrap(), "brew_coffee"),
+        ("component-unknown-import", guests::wasm("component-unknown-import").unwrap(), "kettle"),
+        ("component-no-run", guests::wasm("component-no-run").unwrap(), "wasi:cli/run"),
+        ("no-start", guests::wasm("no-start").unwrap(), "_start"),
+    ];
+    for (name, wasm, _) in &cases {
+        let image = guests::push(&format!("bad-{name}"), "v1", &Artifact::cncf(wasm.clone())).await.unwrap();
+        scene.run(name, manifests::once(&image, &[])).await.unwrap();
+    }
+    for (name, _, part) in &cases {
+        check(&scene, name, "CreateContainerError", part).await;
+        scene.event(name, "Failed", "Error: ").await.unwrap();
+    }
+    goes_on(&scene).await;
+}
+
+#[tokio::test]
+async fn images_that_cannot_be_pulled_are_named() {
+    let scene = Scene::new("bad-images").await.unwrap();
+    let registry = guests::registry().await.unwrap();
+    let cases = [
+        ("missing", registry.image("nothing:v1"), "ImagePull", "not found"),
+        ("corrupt", corrupt().await, "ImagePull", "digest"),
+        ("not-wasm", not_wasm(b"#!/bin/sh\necho hello\n").await, "ImagePull", "is not webassembly"),
+        ("empty", not_wasm(b"").await, "ImagePull", "is not webassembly"),
+        ("linux", linux().await, "ImagePull", "tar"),
+        ("unreachable", "127.0.0.1:1/hello:v1".to_owned(), "", "127.0.0.1:1"),
+        ("invalid", "Not/An/Image".to_owned(), "InvalidImageName", "not/an/image"),
+    ];
+    for (name, image, _, _) in &cases {
+        scene.run(name, manifests::once(image, &[])).await.unwrap();
+    }
+    for (name, image, reason, part) in &cases {
+        check(&scene, name, reason, part).await;
+        scene.event(name, "Failed", "Error: ").await.unwrap();
+        if *reason == "ImagePull" {
+            scene.event(name, "Failed", &format!("Failed to pull image {image:?}: ")).await.unwrap();
+            scene.event(name, "BackOff", "Back-off pulling image").await.unwrap();
+        }
+    }
+    goes_on(&scene).await;
+}
+
+/// An image whose layer has other bytes than its digest says, of the same length.
+async fn corrupt() -> String {
+    let mut wasm = guests::wasm("hello").unwrap();
+    wasm.extend([0, 5, 4, b'e', b'v', b'i', b'l']);
+    let artifact = Artifact::cncf(wasm.clone());
+    let image = guests::push("corrupt", "v1", &artifact).await.unwrap();
+    wasm.pop();
+    wasm.push(b'L');
+    let registry = guests::registry().await.unwrap();
+    registry.overwrite_blob(&artifact.layers[0].digest(), &wasm).unwrap();
+    image
+}
+
+/// An image that is called WebAssembly and has other content.
+async fn not_wasm(content: &'static [u8]) -> String {
+    let repository = format!("not-wasm-{}", content.len());
+    guests::push(&repository, "v1", &Artifact::cncf(content)).await.unwrap()
+}
+
+/// An ordinary container image.
+async fn linux() -> String {
+    let config =
+        json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}});
+    let artifact = Artifact {
+        config: Blob::new("application/vnd.oci.image.config.v1+json", config.to_string()),
+        layers: vec![Blob::new("application/vnd.oci.image.layer.v1.tar+gzip", "not really a tar")],
+    };
+    guests::push("linux", "v1", &artifact).await.unwrap()
+}
+
+#[tokio::test]
+async fn volumes_that_are_not_supported_yet_are_named() {
+    let scene = Scene::new("bad-volumes").await.unwrap();
+    let image = guests::image("hello").await.unwrap();
+    let cases = [
+        ("hostpath", "hostPath", json!({"hostPath": {"path": "/etc"}})),
+        ("emptydir", "emptyDir", json!({"emptyDir": {}})),
+    ];
+    for (name, _, volume) in &cases {
+        let mut volume = volume.clone();
+        volume["name"] = "data".into();
+        let mut spec = manifests::of(
+            "Never",
+            &json!({"image": image, "volumeMounts": [{"name": "data", "mountPath": "/data"}]}),
+        );
+        spec["volumes"] = json!([volume]);
+        scene.run(name, spec).await.unwrap();
+    }
+    for (name, kind, _) in &cases {
+        let event = scene.event(name, "FailedMount", kind).await.unwrap();
+        assert!(event.message.unwrap().contains(r#"volume "data""#));
+        let pod = scene.pod(name, |pod| states::waiting_reason(pod) == "ContainerCreating").await.unwrap();
+        assert_eq!(states::phase(&pod), "Pending");
+        scene.delete(name, None).await.unwrap();
+        scene.gone(name).await.unwrap();
+    }
+    goes_on(&scene).await;
+}
+
+#[tokio::test]
+async fn fields_that_are_not_supported_yet_are_named() {
+    let scene = Scene::new("bad-fields").await.unwrap();
+    let image = guests::image("hello").await.unwrap();
+    let container = |field: &str, value: Value| {
+        let mut container = json!({"image": image});
+        container[field] = value;
+        manifests::of("Never", &container)
+    };
+    let mut init = manifests::once(&image, &[]);
+    init["initContainers"] = json!([{"name": "init", "image": image}]);
+    let source = json!([{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]);
+    let cases = [
+        ("probe", container("livenessProbe", json!({"exec": {"command": ["true"]}})), "livenessProbe"),
+        ("hook", container("lifecycle", json!({"preStop": {"exec": {"command": ["true"]}}})), "lifecycle"),
+        ("env", container("env", source), "env[0].valueFrom"),
+        ("init", init, "initContainers"),
+    ];
+    for (name, spec, _) in &cases {
+        scene.run(name, spec.clone()).await.unwrap();
+    }
+    for (name, _, field) in &cases {
+        check(&scene, name, "CreateContainerConfigError", &field.to_lowercase()).await;
+        scene.event(name, "Failed", field).await.unwrap();
+        scene.delete(name, None).await.unwrap();
+        scene.gone(name).await.unwrap();
+    }
+    goes_on(&scene).await;
+}
+
+#[tokio::test]
+async fn pods_that_no_node_of_this_kind_can_run_are_refused() {
+    let scene = Scene::new("never-will").await.unwrap();
+    let image = guests::image("hello").await.unwrap();
+    let privileged = json!({"image": image, "securityContext": {"privileged": true}});
+    let mut windows = manifests::once(&image, &[]);
+    windows["os"] = json!({"name": "windows"});
+    let cases = [
+        ("privileged", manifests::of("Never", &privileged), "PodFeatureUnsupported", "privileged"),
+        ("windows", windows, "PodOSNotSupported", "OS"),
+    ];
+    for (name, spec, reason, part) in cases {
+        let pod = scene.run_until(name, spec, states::has_ended).await.unwrap();
+        let status = pod.status.as_ref().unwrap();
+        assert_eq!((states::phase(&pod), status.reason.as_deref()), ("Failed", Some(reason)));
+        let message = status.message.as_deref().unwrap_or_default();
+        assert!(message.starts_with("Pod was rejected: ") && message.contains(part), "{message}");
+        scene.event(name, reason, part).await.unwrap();
+    }
+    goes_on(&scene).await;
+}
