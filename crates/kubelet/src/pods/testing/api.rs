@@ -105,8 +105,7 @@ impl FakeApi {
             let (mut receiver, told) = watch?;
             let state = receiver
                 .wait_for(|state| {
-                    state.breaks > breaks
-                        || state.log.len() > told && state.fault("WATCH /api/v1/pods") != Some(Fault::Hang)
+                    state.breaks > breaks || state.log.get(told).is_some_and(|event| !state.is_held(event))
                 })
                 .await
                 .unwrap();

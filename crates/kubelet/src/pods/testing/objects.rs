@@ -53,6 +53,12 @@ impl State {
         self.faults.iter().find(|(part, _)| line.contains(part)).map(|(_, fault)| *fault)
     }
 
+    /// Whether the watch keeps an event back: `WATCH` keeps back all, and the type of an event those of its kind.
+    pub(super) fn is_held(&self, event: &Value) -> bool {
+        let kind = event["type"].as_str().unwrap();
+        self.fault(&format!("WATCH /api/v1/pods {kind}")) == Some(Fault::Hang)
+    }
+
     /// A pod as it is now; null when there is none.
     pub(crate) fn pod(&self, name: &str) -> &Value {
         self.objects.get(&path(name)).unwrap_or(&Value::Null)

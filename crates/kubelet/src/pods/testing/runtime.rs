@@ -147,6 +147,7 @@ impl Provider for FakeRuntime {
                 return Err(refusal);
             }
             std::fs::write(&spec.log.path, "").unwrap();
+            std::fs::write(spec.root.join("written-by-the-run-before"), "").unwrap();
             let id = spec.id.clone();
             let code = spec.image.reference.strip_prefix("exits-").map(|code| code.parse().unwrap());
             let mut run =

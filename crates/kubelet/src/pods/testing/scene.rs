@@ -191,6 +191,11 @@ impl Scene {
         self.api_shows(&format!("pod {name} gone"), is_gone).await;
     }
 
+    /// Waits until the node knows all its pods.
+    pub(crate) async fn is_ready(&mut self) {
+        timeout(PATIENCE, self.ready.wait_for(Option::is_none)).await.expect("ready").unwrap();
+    }
+
     /// Waits until the node itself gives a pod this phase, whatever the API server shows.
     pub(crate) async fn knows(&self, name: &str, phase: &str) {
         let mut status = self.directory.find("default", name).expect(name).status;

@@ -139,7 +139,7 @@ async fn what_is_left_of_pods_that_are_gone_is_removed() {
     fs::create_dir(&unknown).unwrap();
     assert_eq!(fs::read_dir(scene.layout.logs()).unwrap().count(), 1);
     scene.start().await;
-    scene.ready.wait_for(Option::is_none).await.unwrap();
+    scene.is_ready().await;
     // The agent's end waits for all it has begun.
     scene.shut_down().await;
     assert!(!unknown.exists());

@@ -28,17 +28,22 @@ async fn a_deleted_pod_ends_then_says_so_then_goes() {
     scene.api.fault("/status", Fault::Hang);
     scene.runtime.exit("p", Cause::Killed);
     scene.knows("p", "Failed").await;
+    scene.api.change("p", |pod| pod["metadata"]["labels"] = json!({ "changed": "yes" }));
+    scene.create("later", pod("Always", "app"));
+    scene.run("later", 0).await;
     assert_eq!(deletions(&scene), 0, "before the API server has the last status");
     scene.api.heal();
     scene.gone("p").await;
     let state = scene.api.state.borrow().calls.clone();
-    let last =
-        state.iter().rfind(|call| call.line.starts_with("PATCH") && call.line.ends_with("status")).unwrap();
+    let last = state
+        .iter()
+        .rfind(|call| call.line.starts_with("PATCH") && call.line.ends_with("/p/status"))
+        .unwrap();
     assert_eq!(last.body["status"]["phase"], "Failed");
     assert_eq!(container(&last.body)["state"]["terminated"]["exitCode"], 137);
     scene.forgotten(&uid).await;
     assert!(scene.runtime.state.borrow().removed_pods.contains(&uid));
-    assert_eq!((deletions(&scene), scene.runtime.state.borrow().runs.len()), (1, 1));
+    assert_eq!((deletions(&scene), scene.runtime.state.borrow().of("p").len()), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -69,10 +74,13 @@ async fn a_deletion_gives_up_the_pull() {
     scene.images.change(|images| images.hang = true);
     let uid = scene.create("p", pod("Always", "app"));
     shown(&scene.images.state, "a pull", |images| (images.pulls.len() == 1).then_some(())).await;
+    scene.api.fault("DELETE", Fault::Refuse(500));
     scene.delete("p", 30);
+    scene.phase("p", "Failed").await;
+    assert_eq!(scene.images.state.borrow().given_up, 1, "not only when the worker ends");
+    scene.api.heal();
     scene.gone("p").await;
     scene.forgotten(&uid).await;
-    assert_eq!(scene.images.state.borrow().given_up, 1);
     assert!(scene.runtime.state.borrow().runs.is_empty());
 }
 
@@ -126,21 +134,35 @@ async fn a_pod_created_again_under_its_name_is_another_pod() {
 #[tokio::test(start_paused = true)]
 async fn a_pod_created_again_unseen_keeps_its_status() {
     let scene = Scene::new().await;
-    let old = scene.create("p", pod("Always", "app"));
+    let old = scene.create("p", pod("OnFailure", "app"));
     scene.phase("p", "Running").await;
     scene.api.fault("WATCH", Fault::Hang);
-    scene.api.change("p", |pod| pod["metadata"]["labels"] = json!({ "changed": "yes" }));
     scene.api.remove("p");
     let new = scene.create("p", pod("Always", "app"));
     scene.runtime.exit("p", Cause::Exited(0));
     scene.forgotten(&old).await;
     assert_eq!(scene.api.state.borrow().pod("p")["status"]["phase"], "Pending", "not the old pod's status");
-    // The watch now tells of the old pod's change, its end and the new pod.
     scene.api.heal();
     let shown = scene.phase("p", "Running").await;
     assert_eq!(shown["metadata"]["uid"], new);
-    let runtime = scene.runtime.state.borrow();
-    let old_runs = runtime.runs.iter().filter(|run| run.spec.pod.uid.as_str() == old).count();
-    assert!(old_runs <= 2, "the run, and its restart before the node heard: {old_runs}");
-    assert!(runtime.runs.iter().all(|run| run.exit.is_some() || run.spec.pod.uid.as_str() == new));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_older_state_does_not_bring_a_pod_back() {
+    let scene = Scene::new().await;
+    let uid = scene.create("p", pod("OnFailure", "app"));
+    scene.phase("p", "Running").await;
+    scene.api.fault("WATCH", Fault::Hang);
+    scene.api.change("p", |pod| pod["metadata"]["labels"] = json!({ "changed": "yes" }));
+    scene.create("q", pod("Always", "app"));
+    scene.api.remove("p");
+    scene.runtime.exit("p", Cause::Exited(0));
+    scene.forgotten(&uid).await;
+    // The watch tells of the change, though the API server has answered that the pod is gone.
+    scene.api.heal();
+    scene.api.fault("DELETED", Fault::Hang);
+    scene.api.fault("/p/status", Fault::Refuse(500));
+    scene.phase("q", "Running").await;
+    assert_eq!(scene.runtime.state.borrow().of("p").len(), 1);
+    scene.forgotten(&uid).await;
 }

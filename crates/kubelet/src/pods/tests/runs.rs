@@ -65,12 +65,14 @@ async fn a_finished_pod_keeps_its_logs_and_its_checkpoint() {
 #[tokio::test(start_paused = true)]
 async fn restarts_back_off() {
     let scene = Scene::new().await;
-    scene.create("always", pod("Always", "exits-0"));
+    let uid = scene.create("always", pod("Always", "exits-0"));
     scene.create("failing", pod("OnFailure", "exits-3"));
     assert_eq!(waits(&scene, "always", 4).await, [0, 10, 20, 40]);
     assert_eq!(waits(&scene, "failing", 4).await, [0, 10, 20, 40]);
     let logs = scene.run("always", 4).await.spec.log.path.parent().unwrap().to_owned();
     assert_eq!(names(&logs), ["3.log", "4.log"]);
+    let roots = scene.layout.containers(&PodUid::new(uid)).join("c");
+    assert_eq!(names(&roots), ["4"]);
     let shown = scene.waits("always", "CrashLoopBackOff").await;
     assert_eq!(container(&shown)["lastState"]["terminated"]["exitCode"], 0);
     assert_eq!(shown["status"]["phase"], "Running");
@@ -121,12 +123,12 @@ async fn an_unsupported_field_is_named_and_nothing_runs() {
 async fn a_checkpoint_that_cannot_be_written_starts_nothing() {
     let scene = Scene::new().await;
     let uid = scene.next_uid("p");
-    let in_the_way = scene.layout.pods().join(&uid);
-    fs::write(&in_the_way, "").unwrap();
+    let in_the_way = scene.layout.checkpoint(&PodUid::new(uid.clone()));
+    fs::create_dir_all(in_the_way.join("x")).unwrap();
     assert_eq!(scene.create("p", pod("Always", "app")), uid);
     scene.waits("p", "CreateContainerError").await;
     assert!(scene.runtime.state.borrow().runs.is_empty());
-    fs::remove_file(in_the_way).unwrap();
+    fs::remove_dir_all(in_the_way).unwrap();
     scene.phase("p", "Running").await;
 }
 

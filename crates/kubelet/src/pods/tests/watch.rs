@@ -51,5 +51,5 @@ async fn the_node_is_ready_when_it_knows_its_pods() {
     scene.api_shows("a list", |state| (!state.called("GET /api/v1/pods").is_empty()).then_some(())).await;
     assert!(scene.ready.borrow().is_some());
     scene.api.heal();
-    scene.ready.wait_for(Option::is_none).await.unwrap();
+    scene.is_ready().await;
 }
