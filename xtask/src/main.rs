@@ -10,6 +10,8 @@ mod progress;
 mod stage;
 mod test;
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 use coracle_testing::{tools, workspace};
 
@@ -44,8 +46,18 @@ enum Command {
     },
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().command {
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Demo { once } => demo::run(once),
         Command::Test => test::run(),
         Command::Check => check::run(),

@@ -1,5 +1,7 @@
 //! What keeps a node from running is said on one line that names it, before anything is started.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
