@@ -20,6 +20,9 @@ use flags::{Arguments, Command, NodeFlags};
 use settings::{Settings, Surroundings};
 use signals::Signals;
 
+/// The threads for file work at most: a burst of starts shall not become hundreds of threads.
+const FILE_THREADS: usize = 16;
+
 /// The exit code for a command line that cannot be.
 const USAGE: u8 = 2;
 
@@ -75,6 +78,7 @@ fn in_runtime(settings: Settings) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("agent")
+        .max_blocking_threads(FILE_THREADS)
         .build()
         .context("the agent's threads cannot be started")?;
     let outcome = runtime.block_on(until_stopped(settings));

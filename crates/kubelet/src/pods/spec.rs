@@ -24,7 +24,7 @@ pub(super) fn resolve(
     image: LocalImage,
 ) -> ContainerSpec {
     let identity = pod.identity();
-    let env = variables(pod, declared);
+    let env = variables(declared);
     let expanded =
         |texts: &Option<Vec<String>>| texts.iter().flatten().map(|text| expand(text, &env)).collect();
     let security = declared.security_context.as_ref();
@@ -52,7 +52,7 @@ pub(super) fn resolve(
         tty: declared.tty.unwrap_or(false),
         runtime_handler: None,
         pod: identity,
-        env,
+        env: with_hostname(env, pod),
     }
 }
 
@@ -60,12 +60,19 @@ fn root(context: &Context, pod: &Pod, declared: &Container, attempt: u32) -> Pat
     context.layout.container_root(&pod.identity().uid, &declared.name, attempt)
 }
 
-/// The variables the pod declares, and `HOSTNAME` where it declares none.
-fn variables(pod: &Pod, declared: &Container) -> Vec<(String, String)> {
+/// The variables the pod declares, in order.
+fn variables(declared: &Container) -> Vec<(String, String)> {
     let literal = declared.env.iter().flatten();
     let literal = literal.map(|variable| (variable.name.clone(), variable.value.clone().unwrap_or_default()));
-    let hostname = ("HOSTNAME".to_owned(), hostname(pod));
-    literal_variables(&std::iter::once(hostname).chain(literal).collect::<Vec<_>>())
+    literal_variables(&literal.collect::<Vec<_>>())
+}
+
+/// The variables and `HOSTNAME`, which a runtime sets where the pod does not: `$(HOSTNAME)` does not see it.
+fn with_hostname(mut variables: Vec<(String, String)>, pod: &Pod) -> Vec<(String, String)> {
+    if !variables.iter().any(|(name, _)| name == "HOSTNAME") {
+        variables.insert(0, ("HOSTNAME".to_owned(), hostname(pod)));
+    }
+    variables
 }
 
 /// The longest host name, in characters.
@@ -135,14 +142,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pod_that_declares_hostname_itself_wins() {
-        let pod: Pod = serde_json::from_value(json!({
-            "metadata": { "name": "p" },
-            "spec": { "containers": [{ "name": "c", "env": [{ "name": "A", "value": "on $(HOSTNAME)" }] }] }
-        }))
-        .unwrap();
-        let env = variables(&pod, pod.container("c").unwrap());
-        assert_eq!(env, [("HOSTNAME".into(), "p".into()), ("A".into(), "on p".into())]);
+    fn hostname_is_set_where_the_pod_does_not_and_never_expanded() {
+        let check = |env: serde_json::Value, expected: &[(&str, &str)]| {
+            let pod: Pod = serde_json::from_value(json!({
+                "metadata": { "name": "p" },
+                "spec": { "containers": [{ "name": "c", "env": env }] }
+            }))
+            .unwrap();
+            let found = with_hostname(variables(pod.container("c").unwrap()), &pod);
+            let found: Vec<_> = found.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            assert_eq!(found, expected);
+        };
+        check(json!([{ "name": "A", "value": "$(HOSTNAME)" }]), &[("HOSTNAME", "p"), ("A", "$(HOSTNAME)")]);
+        check(json!([{ "name": "HOSTNAME", "value": "own" }]), &[("HOSTNAME", "own")]);
     }
 
     #[test]

@@ -249,15 +249,18 @@ impl Worker {
 
     fn publish(&mut self) {
         let is_silent = self.observed.admission == Admission::Awaited && !self.observed.is_terminal();
-        if is_silent || self.observed.removed || self.observed.pod.has_terminal_phase() {
+        if is_silent || self.observed.removed {
             return;
         }
+        let pod = &self.observed.pod;
         let before = self.statuses.borrow().clone();
         let next = status(&self.observed, &before, clock::now());
+        // The object was seen to have ended for good, and says all that there is to say.
+        let is_told = pod.has_terminal_phase() && pod.status.as_ref() == Some(&next);
         if *before != next {
             self.statuses.send_replace(Arc::new(next));
         }
-        let is_shown = self.acknowledged.shows(&self.statuses.borrow(), &self.observed.pod);
+        let is_shown = is_told || self.acknowledged.shows(&self.statuses.borrow(), pod);
         if !self.publishing && !is_shown {
             self.publishing = true;
             let (context, pod) = (Arc::clone(&self.context), self.identity.clone());

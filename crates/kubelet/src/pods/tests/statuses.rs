@@ -69,6 +69,23 @@ async fn what_others_say_of_a_pod_stays() {
     assert_eq!(shown["status"]["qosClass"], "BestEffort");
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_ran_is_told_though_others_ended_the_pod() {
+    let scene = Scene::new().await;
+    scene.create("p", pod("Always", "app"));
+    scene.phase("p", "Running").await;
+    scene.api.change("p", |pod| {
+        pod["status"]["phase"] = json!("Failed");
+        pod["status"]["reason"] = json!("NodeLost");
+    });
+    let is_told = |pod: &Value| container(pod)["state"]["terminated"]["exitCode"] == 143;
+    let shown = scene.pod("p", "the end of its container", is_told).await;
+    assert_eq!(
+        (&shown["status"]["phase"], &shown["status"]["reason"]),
+        (&json!("Failed"), &json!("NodeLost"))
+    );
+}
+
 /// What the node lifecycle controller does to the pods of a node it has not heard of for long.
 fn unready(pod: &mut Value) {
     let conditions = pod["status"]["conditions"].as_array_mut().unwrap();
