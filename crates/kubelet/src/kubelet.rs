@@ -11,8 +11,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::Layout;
+use crate::events::{Recorder, record};
 use crate::node::{NodeAgent, NodeSettings};
-use crate::pods::{Context, Dispatcher, PULLS_AT_A_TIME, PodApi, PodDirectory, Recorder, record};
+use crate::pods::{Context, Dispatcher, PULLS_AT_A_TIME, PodApi, PodDirectory};
 
 /// How long the agent's end waits for the last Events to be written.
 const LAST_EVENTS: Duration = Duration::from_secs(2);
@@ -59,23 +60,23 @@ impl Kubelet {
             layout: Layout::new(self.settings.root_dir.clone()),
             provider: self.provider,
             images: Arc::clone(&self.images),
-            recorder,
+            recorder: recorder.clone(),
             directory,
             pulls: Semaphore::new(PULLS_AT_A_TIME),
         });
         let dispatcher = Dispatcher::new(context).await.map_err(KubeletError::RootDirectory)?;
         let (node, known_node) = watch::channel(None);
         let (ready, readiness) = watch::channel(Some("the node's pods are not known yet".to_owned()));
-        let agent = NodeAgent::new(Arc::new(self.settings), self.client, self.images);
+        let agent = NodeAgent::new(Arc::new(self.settings), self.client, self.images, recorder);
         let agent_ends = CancellationToken::new();
         let mut agents = JoinSet::new();
         agents.spawn(agent.run(readiness, node, agent_ends.clone()));
         let mut recorders = JoinSet::new();
         recorders.spawn(record(api, events));
         dispatcher.run(known_node, ready, shutdown).await;
-        let _ = timeout(LAST_EVENTS, recorders.join_all()).await;
         agent_ends.cancel();
         agents.join_all().await;
+        let _ = timeout(LAST_EVENTS, recorders.join_all()).await;
         Ok(())
     }
 

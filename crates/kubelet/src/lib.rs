@@ -4,6 +4,7 @@
 //! [`coracle_lifecycle::Images`], and serves the node's HTTP API. It knows Kubernetes and nothing of what a container is.
 
 mod clock;
+mod events;
 mod kubelet;
 mod layout;
 mod pods;

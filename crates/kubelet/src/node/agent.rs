@@ -10,34 +10,39 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::events::{self, NodeEvents};
 use super::lease::LeaseKeeper;
 use super::patience::Complaint;
 use super::reporter::{ReadFacts, Reporter};
 use super::{Facts, NodeSettings};
+use crate::events::Recorder;
 
 /// Keeps one node joined to its cluster: its Node object, its Lease, its Events.
-pub struct NodeAgent {
+pub(crate) struct NodeAgent {
     settings: Arc<NodeSettings>,
     client: Client,
     images: Arc<dyn Images>,
     read_facts: ReadFacts,
+    recorder: Recorder,
 }
 
 impl NodeAgent {
     /// The agent of a node, which says nothing to the API server yet. `client` needs no rights but the node's own.
-    #[must_use]
-    pub fn new(settings: Arc<NodeSettings>, client: Client, images: Arc<dyn Images>) -> Self {
+    pub(crate) fn new(
+        settings: Arc<NodeSettings>,
+        client: Client,
+        images: Arc<dyn Images>,
+        recorder: Recorder,
+    ) -> Self {
         let root_dir = settings.root_dir.clone();
         let read_facts: ReadFacts = Arc::new(move || Facts::read(&root_dir));
-        Self { settings, client, images, read_facts }
+        Self { settings, client, images, read_facts, recorder }
     }
 
     /// Registers the node and keeps it registered until `shutdown`; no failure ends it before.
     ///
     /// The node is Ready while `ready` is `None`, else not, for the reason that stands there. `node` gets the Node
     /// object as the API server has it, and `None` while it has none. At the end the Node stays as it is.
-    pub async fn run(
+    pub(crate) async fn run(
         self,
         ready: watch::Receiver<Option<String>>,
         node: watch::Sender<Option<Arc<Node>>>,
@@ -49,16 +54,14 @@ impl NodeAgent {
     async fn keep(self, ready: watch::Receiver<Option<String>>, node: watch::Sender<Option<Arc<Node>>>) {
         let name = self.settings.name.clone();
         let nodes: Api<Node> = Api::all(self.client.clone());
-        let (events, waiting) = NodeEvents::new(&name);
         let mut tasks = JoinSet::new();
-        tasks.spawn(events::write(self.client.clone(), waiting));
-        events.starting();
+        self.recorder.node_starting();
         let mut reporter = Reporter::new(
             (Arc::clone(&self.settings), nodes.clone()),
             (self.images, self.read_facts),
             ready,
             node.clone(),
-            events,
+            self.recorder,
         );
         reporter.register().await;
         tasks.spawn(LeaseKeeper::new(self.client, &name, node.subscribe()).run());

@@ -1,8 +1,6 @@
 use std::collections::VecDeque;
-use std::path::Path;
 use std::time::Duration;
 
-use coracle_lifecycle::{BoxFuture, Credential, Digest, ImageError, LocalImage};
 use hyper::{Method, Request, Response};
 use kube::client::Body;
 use serde_json::{Value, json};
@@ -10,31 +8,9 @@ use tokio::time::{Instant, timeout};
 
 use super::super::samples::{facts, settings};
 use super::*;
-
-/// A store without images.
-struct NoImages;
-
-impl Images for NoImages {
-    fn find<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<LocalImage>, ImageError>> {
-        Box::pin(async { Ok(None) })
-    }
-    fn pull<'a>(&'a self, _: &'a str, _: &'a [Credential]) -> BoxFuture<'a, Result<LocalImage, ImageError>> {
-        Box::pin(async { Err(ImageError::NotFound("no images here".into())) })
-    }
-    fn list(&self) -> BoxFuture<'_, Result<Vec<LocalImage>, ImageError>> {
-        Box::pin(async { Ok(Vec::new()) })
-    }
-    fn remove<'a>(&'a self, _: &'a Digest) -> BoxFuture<'a, Result<(), ImageError>> {
-        Box::pin(async { Ok(()) })
-    }
-    fn root_file_system<'a>(
-        &'a self,
-        _: &'a LocalImage,
-        _: &'a Path,
-    ) -> BoxFuture<'a, Result<(), ImageError>> {
-        Box::pin(async { Ok(()) })
-    }
-}
+use crate::events::record;
+use crate::pods::PodApi;
+use crate::pods::testing::FakeImages;
 
 /// One request that the agent made.
 #[derive(Clone, Debug)]
@@ -150,13 +126,18 @@ impl Scene {
         let (ready, is_ready) = watch::channel(Some("waiting for pods".to_owned()));
         let (sender, node) = watch::channel(None);
         let shutdown = CancellationToken::new();
+        let (recorder, events) = Recorder::new("n1");
+        let client = Client::new(service, "default");
+        let api = PodApi::new(client.clone());
         let agent = NodeAgent {
             settings: Arc::new(settings()),
-            client: Client::new(service, "default"),
-            images: Arc::new(NoImages),
+            client,
+            images: Arc::new(FakeImages::new()),
             read_facts: Arc::new(|| Ok(facts())),
+            recorder,
         };
         let mut tasks = JoinSet::new();
+        tasks.spawn(record(api, events));
         tasks.spawn(serve(handle, Arc::clone(&cluster), log));
         tasks.spawn(agent.run(is_ready, sender, shutdown.clone()));
         Self { cluster, seen, ready, node, shutdown, tasks }

@@ -1,13 +1,12 @@
 //! The Node object: what this machine is, said to the API server and kept true.
 //!
 //! [`desired_node`] and [`desired_status`] are pure: they make the object from [`NodeSettings`] and an
-//! [`Observation`]. [`NodeAgent`] observes, and writes what they say.
+//! [`Observation`]. The node's agent observes, and writes what they say.
 
 mod agent;
 mod call;
 mod capacity;
 mod conditions;
-mod events;
 mod facts;
 mod labels;
 mod lease;
@@ -19,7 +18,7 @@ mod settings;
 mod status;
 mod taints;
 
-pub use agent::NodeAgent;
+pub(crate) use agent::NodeAgent;
 pub use facts::{Facts, FactsError, Room};
 pub use labels::{LabelError, is_subdomain, parse_labels};
 pub use settings::NodeSettings;

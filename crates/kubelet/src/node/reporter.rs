@@ -10,13 +10,13 @@ use tracing::{info, warn};
 
 use super::call::{CallError, call};
 use super::conditions::transitions;
-use super::events::NodeEvents;
 use super::patience::{Complaint, Patience, chain};
 use super::{
     Facts, FactsError, NodeSettings, Observation, desired_node, desired_status, differs, metadata_patch,
     status_patch,
 };
 use crate::clock;
+use crate::events::Recorder;
 
 /// How often the status is worked out.
 const COMPUTE_EVERY: Duration = Duration::from_secs(10);
@@ -35,7 +35,7 @@ pub(super) struct Reporter {
     pub(super) read_facts: ReadFacts,
     pub(super) ready: watch::Receiver<Option<String>>,
     pub(super) node: watch::Sender<Option<Arc<Node>>>,
-    pub(super) events: NodeEvents,
+    pub(super) recorder: Recorder,
     listed: Vec<LocalImage>,
     write_after: Instant,
 }
@@ -46,10 +46,10 @@ impl Reporter {
         (images, read_facts): (Arc<dyn Images>, ReadFacts),
         ready: watch::Receiver<Option<String>>,
         node: watch::Sender<Option<Arc<Node>>>,
-        events: NodeEvents,
+        recorder: Recorder,
     ) -> Self {
         let (listed, write_after) = (Vec::new(), Instant::now());
-        Self { settings, nodes, images, read_facts, ready, node, events, listed, write_after }
+        Self { settings, nodes, images, read_facts, ready, node, recorder, listed, write_after }
     }
 
     /// Makes the Node, or corrects the one that exists, however often it must be tried.
@@ -153,7 +153,7 @@ impl Reporter {
         let conditions = |status: &NodeStatus| status.conditions.clone().unwrap_or_default();
         let after = node.status.as_ref().map(conditions).unwrap_or_default();
         for reason in transitions(&conditions(before), &after) {
-            self.events.changed(reason);
+            self.recorder.node_changed(reason);
         }
         self.write_after = Instant::now() + next;
         self.node.send_replace(Some(Arc::new(node)));

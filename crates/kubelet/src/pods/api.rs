@@ -28,6 +28,13 @@ pub(crate) enum CallError {
     Api(#[from] kube::Error),
 }
 
+impl CallError {
+    /// Whether the object of the call does not exist.
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Api(kube::Error::Api(status)) if status.is_not_found())
+    }
+}
+
 /// The calls that the pods of a node make to the API server, as the node's own identity.
 #[derive(Clone)]
 pub(crate) struct PodApi {

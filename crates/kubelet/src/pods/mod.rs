@@ -9,11 +9,10 @@ mod fetch;
 mod patch;
 mod perform;
 mod publish;
-mod recorder;
 mod spec;
 mod start;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod volumes;
@@ -25,11 +24,11 @@ use coracle_lifecycle::{Host, Images, Provider};
 use tokio::sync::Semaphore;
 
 use crate::Layout;
+use crate::events::Recorder;
 
-pub(crate) use api::PodApi;
+pub(crate) use api::{CallError, PodApi};
 pub use directory::{PodDirectory, PodView};
 pub(crate) use dispatcher::Dispatcher;
-pub(crate) use recorder::{Recorder, record};
 
 /// How many images are pulled at a time.
 pub(crate) const PULLS_AT_A_TIME: usize = 8;

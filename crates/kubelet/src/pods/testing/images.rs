@@ -27,7 +27,7 @@ pub(crate) struct Store {
 }
 
 impl FakeImages {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { state: Arc::new(watch::Sender::new(Store::default())) }
     }
 
@@ -46,7 +46,8 @@ impl FakeImages {
     }
 }
 
-fn image(reference: &str) -> LocalImage {
+/// An image that is known by this reference.
+pub(crate) fn image(reference: &str) -> LocalImage {
     let digest = Digest::parse(&format!("sha256:{}", "ab".repeat(32))).unwrap();
     LocalImage {
         digest: digest.clone(),

@@ -12,7 +12,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+pub(crate) use images::FakeImages;
+pub(super) use images::image;
 pub(super) use objects::Fault;
+pub(super) use runtime::FakeRuntime;
 pub(super) use scene::{CONFIG_MAP, SECRET, Scene, conditions, container, pod};
 
 /// How long, in virtual time, a test waits for something before it fails.

@@ -14,9 +14,11 @@ use crate::clock;
 
 /// A runtime in memory. A container runs until the test ends it or it is stopped; its image says how it behaves:
 ///
-/// - `exits-N` ends at once with code N
-/// - `deaf` does not hear when it is stopped
-/// - `unknown-import` cannot be prepared
+/// - `hello` prints `hello from a guest` and ends with code 0
+/// - `exits-N` ends at once with code N, `exit-code` with its first argument
+/// - `trap` fails at once, and `grow-memory` does when it or its pod has a limit
+/// - `deaf` does not hear when it is stopped, nor can it be killed
+/// - `unknown-import` and `garbage` cannot be prepared
 /// - `panics` makes the runtime panic
 #[derive(Clone)]
 pub(crate) struct FakeRuntime {
@@ -32,6 +34,8 @@ pub(crate) struct Runtime {
     pub(crate) refusal: Option<StartError>,
     /// Pods that were removed as a whole.
     pub(crate) removed_pods: BTreeSet<String>,
+    /// Containers that ended because they were removed: a node never does that.
+    pub(super) removed_running: Vec<ContainerId>,
 }
 
 /// One run of a container.
@@ -47,10 +51,36 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    pub(crate) fn end(&mut self, cause: Cause) {
-        let (started_at, finished_at) = (self.started_at, clock::now());
-        self.exit.get_or_insert(Exit { cause, message: None, started_at, finished_at });
+    fn new(spec: ContainerSpec) -> Self {
+        Self { spec, started_at: clock::now(), exit: None, stops: Vec::new(), is_removed: false }
     }
+
+    pub(crate) fn end(&mut self, cause: Cause) {
+        let message = matches!(cause, Cause::Trapped(_)).then(|| "as the image wants".to_owned());
+        let (started_at, finished_at) = (self.started_at, clock::now());
+        self.exit.get_or_insert(Exit { cause, message, started_at, finished_at });
+    }
+}
+
+/// How a container ends by itself as soon as it is started.
+fn own_end(spec: &ContainerSpec) -> Option<Cause> {
+    let code = |text: &str| Cause::Exited(text.parse().unwrap());
+    let is_limited = spec.limits.memory.or(spec.pod_limits.memory).is_some();
+    match spec.image.reference.as_str() {
+        "hello" => Some(Cause::Exited(0)),
+        "exit-code" => Some(code(&spec.args[0])),
+        "trap" => Some(Cause::Trapped(134)),
+        "grow-memory" => is_limited.then_some(Cause::OutOfMemory),
+        name => name.strip_prefix("exits-").map(code),
+    }
+}
+
+/// Leaves behind what a container of this image writes: its log, and a file in its root.
+fn write(spec: &ContainerSpec) -> std::io::Result<()> {
+    std::fs::write(spec.root.join("written-by-the-run-before"), "")?;
+    let says_hello = spec.image.reference == "hello";
+    let hello = says_hello.then(|| format!("{} stdout F hello from a guest\n", clock::now()));
+    std::fs::write(&spec.log.path, hello.unwrap_or_default())
 }
 
 impl Runtime {
@@ -65,7 +95,7 @@ impl Runtime {
 }
 
 impl FakeRuntime {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { state: Arc::new(watch::Sender::new(Runtime::default())) }
     }
 
@@ -109,7 +139,7 @@ impl Container for Handle {
             let run = state.run(&self.id).unwrap();
             run.stops.push(grace);
             if run.spec.image.reference != "deaf" {
-                run.end(Cause::Stopped);
+                run.end(if grace.is_zero() { Cause::Killed } else { Cause::Stopped });
             }
         });
     }
@@ -121,7 +151,14 @@ impl Container for Handle {
 
 impl Provider for FakeRuntime {
     fn describe(&self) -> RuntimeInfo {
-        unreachable!("pods are not told")
+        RuntimeInfo {
+            name: "fake".to_owned(),
+            version: "1.0.0".to_owned(),
+            architecture: "wasm32".to_owned(),
+            operating_system: "none".to_owned(),
+            handlers: Vec::new(),
+            max_containers: 100,
+        }
     }
 
     fn accepts(&self, pod: &Pod) -> Result<(), Unsupported> {
@@ -134,6 +171,7 @@ impl Provider for FakeRuntime {
         assert_ne!(image.reference, "panics", "as the test wants");
         let answer = match image.reference.as_str() {
             "unknown-import" => Err(PrepareError::Unsupported("unknown import env.foo".to_owned())),
+            "garbage" => Err(PrepareError::Invalid("not a program".to_owned())),
             _ => Ok(ImageKind("test program".to_owned())),
         };
         Box::pin(async { answer })
@@ -146,14 +184,11 @@ impl Provider for FakeRuntime {
             if let Some(refusal) = self.state.borrow().refusal.clone() {
                 return Err(refusal);
             }
-            std::fs::write(&spec.log.path, "").unwrap();
-            std::fs::write(spec.root.join("written-by-the-run-before"), "").unwrap();
-            let id = spec.id.clone();
-            let code = spec.image.reference.strip_prefix("exits-").map(|code| code.parse().unwrap());
-            let mut run =
-                Run { spec, started_at: clock::now(), exit: None, stops: Vec::new(), is_removed: false };
-            if let Some(code) = code {
-                run.end(Cause::Exited(code));
+            write(&spec).map_err(|error| StartError::Invalid(error.to_string()))?;
+            let (id, cause) = (spec.id.clone(), own_end(&spec));
+            let mut run = Run::new(spec);
+            if let Some(cause) = cause {
+                run.end(cause);
             }
             self.change(|state| state.runs.push(run));
             Ok(Arc::new(Handle { runtime: self.clone(), id }) as Arc<dyn Container>)
@@ -175,8 +210,10 @@ impl Provider for FakeRuntime {
     fn remove(&self, id: &ContainerId) {
         self.change(|state| {
             let run = state.run(id).unwrap();
-            assert!(run.exit.is_some(), "{id} still runs");
+            let was_running = run.exit.is_none();
+            run.end(Cause::Killed);
             run.is_removed = true;
+            state.removed_running.extend(was_running.then(|| id.clone()));
         });
     }
 

@@ -17,7 +17,8 @@ use super::objects::{State, path};
 use super::runtime::{FakeRuntime, Run};
 use super::{PATIENCE, shown};
 use crate::Layout;
-use crate::pods::{Context, Dispatcher, PULLS_AT_A_TIME, PodApi, PodDirectory, Recorder, record};
+use crate::events::{Recorder, record};
+use crate::pods::{Context, Dispatcher, PULLS_AT_A_TIME, PodApi, PodDirectory};
 
 pub(crate) const NODE: &str = "n1";
 pub(crate) const CONFIG_MAP: &str = "/api/v1/namespaces/default/configmaps/kube-root-ca.crt";
@@ -243,6 +244,13 @@ impl Scene {
             .filter(|name| name.contains(uid))
             .collect();
         assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        let removed = self.runtime.state.borrow().removed_running.clone();
+        assert!(std::thread::panicking() || removed.is_empty(), "removed while they ran: {removed:?}");
     }
 }
 

@@ -1,7 +1,8 @@
-//! Workers and the dispatcher in paused time, between an API server, a runtime and an image store in memory.
+//! Workers and the dispatcher in paused time, between an API server, a runtime and an image store in memory; and that the runtime in memory is one.
 
 mod admission;
 mod agent;
+mod conformance;
 mod deletion;
 mod images;
 mod runs;

@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
-use super::PodApi;
 use crate::clock;
+use crate::pods::{CallError, PodApi};
 
 /// What waits to be written at most; more is dropped, as the kubelet does.
 const QUEUE: usize = 1_000;
@@ -21,7 +21,7 @@ const BURST: u32 = 100;
 /// How many Events are remembered, to be counted up when they happen again.
 const REMEMBERED: usize = 4_096;
 
-/// Takes what people are told of pods, and never makes a caller wait.
+/// Takes what people are told of the node and its pods, and never makes a caller wait.
 #[derive(Clone)]
 pub(crate) struct Recorder {
     queue: mpsc::Sender<Event>,
@@ -37,32 +37,59 @@ impl Recorder {
 
     /// Tells people something about a pod.
     pub(crate) fn pod(&self, pod: &Pod, notice: Notice) {
-        if self.queue.try_send(self.event(pod, notice)).is_err() {
+        let metadata = &pod.metadata;
+        let object = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            name: metadata.name.clone(),
+            namespace: metadata.namespace.clone(),
+            uid: metadata.uid.clone(),
+            resource_version: metadata.resource_version.clone(),
+            field_path: notice.container.map(|container| format!("spec.containers{{{container}}}")),
+        };
+        self.record(object, notice.is_warning, notice.reason, notice.message);
+    }
+
+    /// Tells people that the agent starts.
+    pub(crate) fn node_starting(&self) {
+        self.node("Starting", "Starting kubelet.".to_owned());
+    }
+
+    /// Tells people that the node changed, in the kubelet's words for it.
+    pub(crate) fn node_changed(&self, reason: &str) {
+        self.node(reason, format!("Node {} status is now: {reason}", self.node));
+    }
+
+    fn node(&self, reason: &str, message: String) {
+        // As the kubelet has it: the UID of a Node in its Events is its name.
+        let object = ObjectReference {
+            kind: Some("Node".to_owned()),
+            name: Some(self.node.clone()),
+            uid: Some(self.node.clone()),
+            ..ObjectReference::default()
+        };
+        self.record(object, false, reason.to_owned(), message);
+    }
+
+    fn record(&self, object: ObjectReference, is_warning: bool, reason: String, message: String) {
+        if self.queue.try_send(self.event(object, is_warning, reason, message)).is_err() {
             debug!("an Event was dropped: too many wait to be written");
         }
     }
 
-    fn event(&self, pod: &Pod, notice: Notice) -> Event {
+    fn event(&self, object: ObjectReference, is_warning: bool, reason: String, message: String) -> Event {
         let now = clock::now();
-        let name = pod.metadata.name.clone().unwrap_or_default();
+        let name = object.name.as_deref().unwrap_or_default();
         Event {
             metadata: ObjectMeta {
                 name: Some(format!("{name}.{:x}", now.as_nanosecond())),
-                namespace: pod.metadata.namespace.clone(),
+                namespace: Some(object.namespace.clone().unwrap_or_else(|| "default".to_owned())),
                 ..ObjectMeta::default()
             },
-            involved_object: ObjectReference {
-                api_version: Some("v1".to_owned()),
-                kind: Some("Pod".to_owned()),
-                name: Some(name),
-                namespace: pod.metadata.namespace.clone(),
-                uid: pod.metadata.uid.clone(),
-                resource_version: pod.metadata.resource_version.clone(),
-                field_path: notice.container.map(|container| format!("spec.containers{{{container}}}")),
-            },
-            type_: Some(if notice.is_warning { "Warning" } else { "Normal" }.to_owned()),
-            reason: Some(notice.reason),
-            message: Some(shortened(notice.message)),
+            involved_object: object,
+            type_: Some(if is_warning { "Warning" } else { "Normal" }.to_owned()),
+            reason: Some(reason),
+            message: Some(shortened(message)),
             first_timestamp: Some(Time(now)),
             last_timestamp: Some(Time(now)),
             count: Some(1),
@@ -92,17 +119,22 @@ pub(crate) async fn record(api: PodApi, mut events: mpsc::Receiver<Event>) {
     let mut series = Series::default();
     while let Some(event) = events.recv().await {
         sleep_until(pace.next(Instant::now())).await;
-        let namespace = event.metadata.namespace.as_deref().unwrap_or_default();
-        let written = match series.again(&event) {
-            Some((name, count)) => {
-                api.count_event(namespace, name, count, event.last_timestamp.as_ref()).await
-            }
-            None => api.create_event(&event).await.inspect(|()| series.remember(&event)),
-        };
-        if let Err(error) = written {
+        if let Err(error) = write(&api, &mut series, &event).await {
             debug!(%error, "an Event could not be written");
         }
     }
+}
+
+/// Counts up an Event that was written before, or writes it; the API server keeps Events for an hour only.
+async fn write(api: &PodApi, series: &mut Series, event: &Event) -> Result<(), CallError> {
+    if let Some((name, count)) = series.again(event) {
+        let namespace = event.metadata.namespace.as_deref().unwrap_or_default();
+        match api.count_event(namespace, name, count, event.last_timestamp.as_ref()).await {
+            Err(error) if error.is_not_found() => {}
+            counted => return counted,
+        }
+    }
+    api.create_event(event).await.inspect(|()| series.remember(event))
 }
 
 /// A leaky bucket: a burst passes at once, then one at a time.
@@ -169,20 +201,19 @@ mod tests {
 
     #[test]
     fn what_happens_again_is_counted_up() {
-        let (recorder, _queue) = Recorder::new("n");
-        let notice = |message: &str| Notice {
-            is_warning: true,
-            reason: "BackOff".to_owned(),
-            message: message.to_owned(),
-            container: Some("c".to_owned()),
+        let (recorder, mut queue) = Recorder::new("n");
+        let mut event = |message: &str| {
+            let (reason, container) = ("BackOff".to_owned(), Some("c".to_owned()));
+            let notice = Notice { is_warning: true, reason, message: message.to_owned(), container };
+            recorder.pod(&Pod::default(), notice);
+            queue.try_recv().unwrap()
         };
         let mut series = Series::default();
-        let first = recorder.event(&Pod::default(), notice("a"));
+        let first = event("a");
         assert_eq!(series.again(&first), None);
         series.remember(&first);
-        let again = series.again(&recorder.event(&Pod::default(), notice("a")));
-        assert_eq!(again, Some((first.metadata.name.as_deref().unwrap(), 2)));
-        assert_eq!(series.again(&recorder.event(&Pod::default(), notice("b"))), None);
+        assert_eq!(series.again(&event("a")), first.metadata.name.as_deref().map(|name| (name, 2)));
+        assert_eq!(series.again(&event("b")), None);
         assert_eq!(first.involved_object.field_path.as_deref(), Some("spec.containers{c}"));
     }
 }
