@@ -1,10 +1,13 @@
-//! A real control plane, a real registry and a real node for tests, on loopback ports of this machine.
+//! A real control plane, a real registry and a real node for tests, on loopback ports of this machine; and the suite that
+//! any container runtime must pass (see [`conformance`]).
 //!
 //! The programs are built once by `cargo xtask tools` (see [`tools`]). Everything started here is gone when the
 //! process that started it is gone, also after a panic or a SIGKILL (see [`reaper`]).
 
 mod certificates;
 pub mod cluster;
+pub mod conformance;
+pub mod fixtures;
 mod kubeconfig;
 pub mod node;
 mod ports;

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use crate::machine;
-use crate::suite::{self, Bench, Programs};
 use coracle_lifecycle::LocalImage;
+use coracle_testing::conformance::{Bench, Programs, check_all};
+
+use crate::machine;
 
 fn programs(folder: &Path, make: impl Fn(&Path, &str) -> LocalImage) -> Programs {
     Programs {
@@ -23,7 +24,7 @@ async fn modules_conform() {
     let folder = tempfile::tempdir().unwrap();
     let provider = machine::provider(folder.path());
     let programs = programs(folder.path(), machine::guest);
-    suite::check_all(&Bench::new(&provider, folder.path()), &programs).await;
+    check_all(&Bench::new(&provider, folder.path()), &programs).await;
 }
 
 #[tokio::test]
@@ -33,5 +34,5 @@ async fn components_conform() {
     // The adapter passes on 0 and "not 0" only, so this one says its code itself.
     let mut programs = programs(folder.path(), machine::component);
     programs.exit_code = machine::guest(folder.path(), "exit-code");
-    suite::check_all(&Bench::new(&provider, folder.path()), &programs).await;
+    check_all(&Bench::new(&provider, folder.path()), &programs).await;
 }

@@ -5,10 +5,11 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::machine::{self, component, guest, image};
-use crate::suite::{Bench, exit_of, is_running, stop, time_to_stop};
 use coracle_lifecycle::{Cause, ContainerSpec, Mount, Provider};
+use coracle_testing::conformance::{Bench, exit_of, is_running, stop, time_to_stop};
 use coracle_wasi_provider::WasiProvider;
+
+use crate::machine::{self, component, guest, image};
 
 /// A provider and its folder; both go when the test ends.
 struct Machine {

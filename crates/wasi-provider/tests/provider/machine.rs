@@ -1,9 +1,10 @@
 //! The programs and the provider of the tests.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use coracle_lifecycle::{Digest, ImageModule, LocalImage};
+use coracle_testing::fixtures;
 use coracle_wasi_provider::{Settings, WasiProvider};
 use sha2::Digest as _;
 
@@ -27,23 +28,12 @@ pub(crate) fn guest(folder: &Path, name: &str) -> LocalImage {
 
 /// The same program as a wasip2 component.
 pub(crate) fn component(folder: &Path, name: &str) -> LocalImage {
-    use wasi_preview1_component_adapter_provider as adapter;
-    let component = wit_component::ComponentEncoder::default()
-        .module(&bytes(name))
-        .and_then(|encoder| {
-            encoder.adapter(
-                adapter::WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME,
-                adapter::WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER,
-            )
-        })
-        .and_then(|mut encoder| encoder.encode());
-    image(folder, name, &component.unwrap())
+    image(folder, name, &fixtures::component(&bytes(name)).unwrap())
 }
 
 /// The bytes of the program in `crates/guests/wat/<name>.wat`.
 pub(crate) fn bytes(name: &str) -> Vec<u8> {
-    let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("../guests/wat/{name}.wat"));
-    wat::parse_file(source).unwrap()
+    fixtures::guest(name).unwrap()
 }
 
 /// An image of these bytes, as the store of images would have it.

@@ -6,4 +6,3 @@ mod conformance;
 mod containers;
 mod machine;
 mod programs;
-mod suite;
