@@ -74,6 +74,15 @@ pub enum Event {
         /// The secrets' names.
         names: Vec<String>,
     },
+    /// The image is here.
+    Pulled {
+        /// The container.
+        container: String,
+        /// Its size, in bytes.
+        size: u64,
+        /// How it came here; `None` when it was here already.
+        pull: Option<PullTime>,
+    },
     /// The image is ready to start.
     Fetched {
         /// The container.
@@ -82,8 +91,6 @@ pub enum Event {
         image: Box<LocalImage>,
         /// What it holds.
         kind: ImageKind,
-        /// How it came here; `None` when it was here already.
-        pull: Option<PullTime>,
     },
     /// The image cannot be had or made ready.
     FetchFailed {
@@ -128,7 +135,7 @@ pub enum Event {
     Deleted,
     /// The deletion failed.
     DeleteFailed,
-    /// A time came that [`crate::plan`] asked to be woken at.
+    /// A time came that [`crate::plan()`] asked to be woken at.
     Woke,
 }
 
@@ -141,7 +148,7 @@ pub struct PullTime {
     pub waiting: Duration,
 }
 
-/// What [`crate::plan`] wants: things to begin, and when to ask again though nothing happens.
+/// What [`crate::plan()`] wants: things to begin, and when to ask again though nothing happens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// To begin now, in this order.

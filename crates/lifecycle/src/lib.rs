@@ -4,7 +4,7 @@
 //! Nothing here does IO or reads a clock: time, results and wishes come in as values. The two ports, [`Provider`]
 //! and [`Images`], are what a container runtime and an image store offer to the node.
 //!
-//! A pod goes round in a circle: [`plan`] says what to begin, [`apply`] folds in what happened, [`status()`] says what
+//! A pod goes round in a circle: [`plan()`] says what to begin, [`apply()`] folds in what happened, [`status()`] says what
 //! the API server should show, [`notices`] what people should be told.
 
 mod affinity;

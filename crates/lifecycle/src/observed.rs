@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::backoff::Backoff;
 use crate::{ContainerRecord, ContainerState, Exit, Failure, ImageState, PodUid, Wish, support};
 
-/// All that is known of one pod on this node: owned by the pod's worker, changed by [`crate::apply`] alone.
+/// All that is known of one pod on this node: owned by the pod's worker, changed by [`crate::apply()`] alone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Observed {
     /// The pod as the API server last gave it: what is wished for.
