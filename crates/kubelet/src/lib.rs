@@ -3,6 +3,7 @@
 //! It joins a cluster as a node, watches the pods bound to it, runs them through a [`coracle_lifecycle::Provider`] and
 //! [`coracle_lifecycle::Images`], and serves the node's HTTP API. It knows Kubernetes and nothing of what a container is.
 
+mod answers;
 mod clock;
 mod events;
 mod kubelet;

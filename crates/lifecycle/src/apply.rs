@@ -26,7 +26,7 @@ pub fn apply(observed: &mut Observed, event: Event, now: Timestamp) {
         Event::Deleted => observed.deletion = Deletion::Done,
         Event::DeleteFailed => fail_delete(observed, now),
         Event::Woke => show_waits(observed, now),
-        Event::PullBegan { .. } | Event::PullSecretsMissing { .. } => {}
+        Event::PullBegan { .. } | Event::PullSecretsMissing { .. } | Event::Pulled { .. } => {}
         Event::Fetched { container, image, .. } => {
             with(observed, &container, |record| fetched(record, image));
         }

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use crate::event::{Action, Event, PullTime};
 use crate::reasons::Waiting;
-use crate::{Admission, ContainerState, Face, LocalImage, Observed, Wish};
+use crate::{Admission, ContainerState, Face, Observed, Wish};
 
 /// One Event to write about a pod, in the kubelet's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub fn notices(observed: &Observed, event: &Event) -> Vec<Notice> {
         observed.pod.container(container).and_then(|declared| declared.image.clone()).unwrap_or_default()
     };
     match event {
-        Event::PullBegan { .. } | Event::Fetched { .. } | Event::FetchFailed { .. }
+        Event::PullBegan { .. } | Event::Pulled { .. } | Event::FetchFailed { .. }
             if observed.is_ending() =>
         {
             Vec::new()
@@ -62,8 +62,8 @@ pub fn notices(observed: &Observed, event: &Event) -> Vec<Notice> {
         Event::PullBegan { container } => {
             vec![Notice::normal(container, "Pulling", format!("Pulling image {:?}", image(container)))]
         }
-        Event::Fetched { container, image: local, pull, .. } => {
-            vec![Notice::normal(container, "Pulled", pulled(&image(container), local, *pull))]
+        Event::Pulled { container, size, pull } => {
+            vec![Notice::normal(container, "Pulled", pulled(&image(container), *size, *pull))]
         }
         Event::FetchFailed { container, reason, message } => {
             fetch_failed(container, &image(container), *reason, message)
@@ -96,14 +96,13 @@ fn judged(observed: &Observed, admission: &Admission) -> Vec<Notice> {
     }
 }
 
-fn pulled(name: &str, image: &LocalImage, pull: Option<PullTime>) -> String {
+fn pulled(name: &str, size: u64, pull: Option<PullTime>) -> String {
     match pull {
         None => format!("Container image {name:?} already present on machine and can be accessed by the pod"),
         Some(time) => format!(
-            "Successfully pulled image {name:?} in {} ({} including waiting). Image size: {} bytes.",
+            "Successfully pulled image {name:?} in {} ({} including waiting). Image size: {size} bytes.",
             go_duration(time.pulling),
             go_duration(time.waiting),
-            image.size
         ),
     }
 }

@@ -5,22 +5,27 @@ pub(crate) fn unsupported(pod: &Pod) -> Option<String> {
     let spec = pod.spec.as_ref()?;
     let field = unsupported_in_spec(spec).map(str::to_owned).or_else(|| {
         spec.containers.iter().enumerate().find_map(|(index, container)| {
-            unsupported_in_container(container).map(|field| format!("containers[{index}].{field}"))
+            unsupported_in_container(container)
+                .or_else(|| unsupported_port(spec, container))
+                .map(|field| format!("containers[{index}].{field}"))
         })
     });
     field.map(|field| format!("spec.{field}: not supported by this node yet"))
 }
 
 fn unsupported_in_spec(spec: &PodSpec) -> Option<&'static str> {
+    let sysctls = spec.security_context.as_ref().and_then(|context| context.sysctls.as_ref());
     first(&[
         (is_filled(spec.init_containers.as_ref()), "initContainers"),
         (spec.active_deadline_seconds.is_some(), "activeDeadlineSeconds"),
         (is_filled(spec.host_aliases.as_ref()), "hostAliases"),
         (is_filled(spec.resource_claims.as_ref()), "resourceClaims"),
+        (is_filled(sysctls), "securityContext.sysctls"),
     ])
 }
 
 fn unsupported_in_container(container: &Container) -> Option<String> {
+    let falls_back_to_logs = container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
     let claims = container.resources.as_ref().and_then(|resources| resources.claims.as_ref());
     first(&[
         (container.startup_probe.is_some(), "startupProbe"),
@@ -32,10 +37,18 @@ fn unsupported_in_container(container: &Container) -> Option<String> {
         (is_filled(container.env_from.as_ref()), "envFrom"),
         (is_filled(container.volume_devices.as_ref()), "volumeDevices"),
         (is_filled(claims), "resources.claims"),
+        (falls_back_to_logs, "terminationMessagePolicy"),
     ])
     .map(str::to_owned)
     .or_else(|| unsupported_variable(container))
     .or_else(|| unsupported_mount(container))
+}
+
+/// In the node's own network the API server sets host ports by itself.
+fn unsupported_port(spec: &PodSpec, container: &Container) -> Option<String> {
+    let mut ports = container.ports.iter().flatten();
+    let position = ports.position(|port| port.host_port.is_some_and(|port| port != 0))?;
+    (spec.host_network != Some(true)).then(|| format!("ports[{position}].hostPort"))
 }
 
 fn first(fields: &[(bool, &'static str)]) -> Option<&'static str> {
@@ -92,6 +105,10 @@ mod tests {
         check("activeDeadlineSeconds", json!(1));
         check("hostAliases", json!([{"ip": "192.0.2.1"}]));
         check("resourceClaims", json!([{"name": "gpu"}]));
+        let sysctls =
+            json!({"containers": [], "securityContext": {"sysctls": [{"name": "a", "value": "1"}]}});
+        let expected = "spec.securityContext.sysctls: not supported by this node yet";
+        assert_eq!(of_spec(&sysctls).as_deref(), Some(expected));
     }
 
     #[test]
@@ -109,6 +126,8 @@ mod tests {
         check(json!({"envFrom": [{"prefix": "A"}]}), "envFrom");
         check(json!({"volumeDevices": [{"name": "v", "devicePath": "/dev/v"}]}), "volumeDevices");
         check(json!({"resources": {"claims": [{"name": "gpu"}]}}), "resources.claims");
+        check(json!({"terminationMessagePolicy": "FallbackToLogsOnError"}), "terminationMessagePolicy");
+        check(json!({"ports": [{"containerPort": 80, "hostPort": 80}]}), "ports[0].hostPort");
         check(json!({"env": [{"name": "A"}, {"name": "B", "valueFrom": {}}]}), "env[1].valueFrom");
         let mount =
             |key: &str, value: &str| json!({"volumeMounts": [{"name": "v", "mountPath": "/v", key: value}]});

@@ -203,9 +203,15 @@ pub(crate) async fn refused(response: Response) -> RegistryError {
 
 /// A request that could not be made or answered, without its URL: that may hold a signature.
 pub(crate) fn network(error: &reqwest::Error) -> RegistryError {
-    let host = error.url().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
+    let host = error.url().map(address).unwrap_or_default();
     let cause = if error.is_timeout() { "timed out".to_owned() } else { innermost(error) };
     RegistryError::Unavailable(format!("cannot reach {host}: {cause}"))
+}
+
+/// The host, and the port when it is not the usual one.
+fn address(url: &reqwest::Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 fn innermost(error: &reqwest::Error) -> String {

@@ -11,6 +11,18 @@ const MAX_WASM_STACK: usize = 512 << 10;
 const FIBER_STACK: usize = 1 << 20;
 /// The initial data beyond which copying it for each start costs more than two memory mappings.
 const LARGE_DATA: usize = 1 << 20;
+/// The pieces of data beyond which the code that copies them, one by one, costs more: Go's programs have 30,000, and take
+/// fifteen times as long to compile with it.
+const MANY_PIECES: usize = 1_000;
+
+/// A program's initial data and that of all it contains.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Data {
+    /// Its size.
+    pub(crate) bytes: usize,
+    /// The segments it is in.
+    pub(crate) pieces: usize,
+}
 
 /// How a program's initial memory comes about: part of what code is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,9 +36,9 @@ pub(crate) enum Layout {
 impl Layout {
     pub(crate) const ALL: [Self; 2] = [Self::Copied, Self::Mapped];
 
-    /// The layout for a program with this many bytes of initial data.
-    pub(crate) fn for_data(bytes: usize) -> Self {
-        if bytes > LARGE_DATA { Self::Mapped } else { Self::Copied }
+    /// The layout for a program with this initial data.
+    pub(crate) fn for_data(data: Data) -> Self {
+        if data.bytes > LARGE_DATA || data.pieces > MANY_PIECES { Self::Mapped } else { Self::Copied }
     }
 
     pub(crate) fn name(self) -> &'static str {
@@ -95,6 +107,15 @@ mod tests {
         assert_eq!(key(Layout::Copied), key(Layout::Copied));
         assert_ne!(key(Layout::Copied), key(Layout::Mapped));
         assert_eq!(key(Layout::Copied).len(), 64);
+    }
+
+    #[test]
+    fn much_data_and_data_in_many_pieces_is_mapped() {
+        let layout = |bytes, pieces| Layout::for_data(Data { bytes, pieces });
+        assert_eq!(layout(0, 0), Layout::Copied);
+        assert_eq!(layout(LARGE_DATA, MANY_PIECES), Layout::Copied);
+        assert_eq!(layout(LARGE_DATA + 1, 1), Layout::Mapped);
+        assert_eq!(layout(1, MANY_PIECES + 1), Layout::Mapped);
     }
 
     #[test]

@@ -6,6 +6,8 @@ use coracle_lifecycle::PrepareError;
 use wasmparser::{Encoding, ExternalKind, Parser, Payload};
 use wasmtime::Engine;
 
+use crate::engine::Data;
+
 /// The kinds of programs that can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -31,8 +33,8 @@ impl fmt::Display for Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Inspected {
     pub(crate) kind: Kind,
-    /// The bytes of initial data in it and in all it contains.
-    pub(crate) data: usize,
+    /// Its initial data.
+    pub(crate) data: Data,
 }
 
 /// Tells what `bytes` hold.
@@ -77,24 +79,31 @@ fn describe_foreign(bytes: &[u8]) -> String {
     )
 }
 
-/// The outermost imports and exports of a program, and the size of all its data.
+/// The outermost imports and exports of a program, and all its data.
 struct Outline {
     encoding: Encoding,
     functions: Vec<String>,
     interfaces: Vec<String>,
-    data: usize,
+    data: Data,
 }
 
 fn outline(bytes: &[u8]) -> Result<Outline, wasmparser::BinaryReaderError> {
-    let mut outline =
-        Outline { encoding: Encoding::Module, functions: Vec::new(), interfaces: Vec::new(), data: 0 };
+    let mut outline = Outline {
+        encoding: Encoding::Module,
+        functions: Vec::new(),
+        interfaces: Vec::new(),
+        data: Data::default(),
+    };
     let mut depth = 0_usize;
     for payload in Parser::new(0).parse_all(bytes) {
         match payload? {
             Payload::Version { encoding, .. } if depth == 0 => outline.encoding = encoding,
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
             Payload::End(_) => depth = depth.saturating_sub(1),
-            Payload::DataSection(section) => outline.data += section.range().len(),
+            Payload::DataSection(section) => {
+                outline.data.bytes += section.range().len();
+                outline.data.pieces += section.count() as usize;
+            }
             Payload::ExportSection(section) if depth == 0 => {
                 for export in section {
                     let export = export?;
@@ -168,7 +177,8 @@ mod tests {
         let module =
             look(r#"(module (memory 1) (data (i32.const 0) "four") (func (export "_start")))"#).unwrap();
         assert_eq!(module.kind, Kind::Module);
-        assert!((4..20).contains(&module.data), "{}", module.data);
+        assert!((4..20).contains(&module.data.bytes), "{:?}", module.data);
+        assert_eq!(module.data.pieces, 1);
         for (version, kind) in
             [("0.2.0", Kind::Command), ("0.2.12", Kind::Command), ("0.3.2", Kind::ConcurrentCommand)]
         {
@@ -183,7 +193,7 @@ mod tests {
         let text = r#"(component
             (core module (memory 1) (data (i32.const 0) "0123456789012345678901234567890123456789"))
             (instance $run) (export "wasi:cli/run@0.2.3" (instance $run)))"#;
-        assert!(look(text).unwrap().data >= 40);
+        assert!(look(text).unwrap().data.bytes >= 40);
     }
 
     #[test]

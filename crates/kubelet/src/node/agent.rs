@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use coracle_lifecycle::Images;
+use futures::future::ready;
 use futures::{StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::Node;
 use kube::runtime::WatchStreamExt;
@@ -14,6 +15,7 @@ use super::lease::LeaseKeeper;
 use super::patience::Complaint;
 use super::reporter::{ReadFacts, Reporter};
 use super::{Facts, NodeSettings};
+use crate::answers::is_expired;
 use crate::events::Recorder;
 
 /// Keeps one node joined to its cluster: its Node object, its Lease, its Events.
@@ -74,7 +76,8 @@ impl NodeAgent {
 /// Tells `node` what becomes of the Node object.
 async fn follow(nodes: Api<Node>, name: String, node: watch::Sender<Option<Arc<Node>>>) {
     let mut complaint = Complaint::about("the watch on the node");
-    let found = watch_object(nodes, &name).default_backoff();
+    let is_news = |found: &Result<_, _>| ready(!found.as_ref().is_err_and(is_expired));
+    let found = watch_object(nodes, &name).filter(is_news).default_backoff();
     pin_mut!(found);
     while let Some(found) = found.next().await {
         match found {

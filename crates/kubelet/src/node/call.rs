@@ -4,6 +4,7 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use super::FactsError;
+use crate::answers::words;
 
 /// How long one call of a heartbeat may take: a late one is worth less than the next.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -13,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) enum CallError {
     #[error("no answer from the API server within {PATIENCE:?}")]
     TimedOut,
-    #[error(transparent)]
+    #[error("{}", words(.0))]
     Api(#[from] kube::Error),
     #[error(transparent)]
     Facts(#[from] FactsError),

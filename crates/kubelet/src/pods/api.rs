@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::patch;
 use super::publish::{Acknowledgement, version};
+use crate::answers::words;
 
 /// kube's client speaks HTTP/1.1: this many calls in flight are this many connections.
 const CALLS_IN_FLIGHT: usize = 16;
@@ -24,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) enum CallError {
     #[error("no answer from the API server within {PATIENCE:?}")]
     TimedOut,
-    #[error(transparent)]
+    #[error("{}", words(.0))]
     Api(#[from] kube::Error),
 }
 
@@ -32,6 +33,11 @@ impl CallError {
     /// Whether the object of the call does not exist.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Api(kube::Error::Api(status)) if status.is_not_found())
+    }
+
+    /// Whether the node may not make this call.
+    pub(super) fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Api(kube::Error::Api(status)) if status.is_forbidden())
     }
 }
 

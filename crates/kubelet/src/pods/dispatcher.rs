@@ -21,6 +21,7 @@ use tracing::{error, info, warn};
 
 use super::worker::{LAST_WORDS, Message, Settled, Worker};
 use super::{Context, disk};
+use crate::answers::is_expired;
 use crate::clock;
 
 /// How long a pod waits for a new worker after its worker failed.
@@ -269,6 +270,9 @@ fn watch_pods(
     let pods: Api<Pod> = Api::all(context.api.client());
     let config = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
     // That a list is asked for is no sign of life: it would take back the waits before the next try.
-    let alive = |event: &Result<_, _>| ready(!matches!(event, Ok(watcher::Event::Init)));
-    watcher(pods, config).filter(alive).default_backoff().modify(|pod| pod.metadata.managed_fields = None)
+    let is_news = |event: &Result<_, _>| match event {
+        Ok(event) => ready(!matches!(event, watcher::Event::Init)),
+        Err(error) => ready(!is_expired(error)),
+    };
+    watcher(pods, config).filter(is_news).default_backoff().modify(|pod| pod.metadata.managed_fields = None)
 }

@@ -24,14 +24,15 @@ pub(super) async fn fetch(
             "the pod does not declare it".to_owned(),
         );
     };
-    match find_or_pull(context, pod, declared, events).await {
-        Ok((image, pull)) => match context.provider.prepare(&image).await {
-            Ok(kind) => {
-                Event::Fetched { container: container.to_owned(), image: Box::new(image), kind, pull }
-            }
-            Err(error) => failed(container, Waiting::from(&error), error.to_string()),
-        },
-        Err(Unavailable { reason, message }) => failed(container, reason, message),
+    let (image, pull) = match find_or_pull(context, pod, declared, events).await {
+        Ok(found) => found,
+        Err(Unavailable { reason, message }) => return failed(container, reason, message),
+    };
+    let here = Event::Pulled { container: container.to_owned(), size: image.size, pull };
+    let _ = events.send(Message::Event(here));
+    match context.provider.prepare(&image).await {
+        Ok(kind) => Event::Fetched { container: container.to_owned(), image: Box::new(image), kind },
+        Err(error) => failed(container, Waiting::from(&error), error.to_string()),
     }
 }
 

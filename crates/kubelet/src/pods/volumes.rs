@@ -3,11 +3,13 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use coracle_lifecycle::projection::{Fetched, Files, ProjectionError, project};
 use coracle_lifecycle::{PodIdentity, Wish};
-use k8s_openapi::api::core::v1::{Pod, ProjectedVolumeSource, Volume};
+use k8s_openapi::api::core::v1::{Pod, ProjectedVolumeSource, ServiceAccountTokenProjection, Volume};
 use thiserror::Error;
+use tokio::time::sleep;
 
 use super::Context;
 use super::api::CallError;
@@ -79,18 +81,37 @@ async fn fetch(context: &Context, pod: &Pod, source: &ProjectedVolumeSource) -> 
     let mut fetched = Fetched::default();
     for part in source.sources.iter().flatten() {
         if let Some(wanted) = &part.service_account_token {
-            let account =
-                pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref()).unwrap_or("default");
-            let audience = wanted.audience.as_deref().filter(|audience| !audience.is_empty());
-            let token = context.api.token(&identity, account, audience, wanted.expiration_seconds).await;
-            let token = token.map_err(|source| failed(format!("a token of {account:?}"), source))?;
-            fetched.tokens.push(token.ok_or_else(|| Cause::NoToken(account.to_owned()))?);
+            fetched.tokens.push(fetch_token(context, pod, wanted).await?);
         }
         if let Some(wanted) = &part.config_map {
             fetch_config_map(context, &identity, &wanted.name, &mut fetched).await?;
         }
     }
     Ok(fetched)
+}
+
+/// How long the API server's authorizer may be behind a binding that this node knows of already.
+const AUTHORIZER_LAG: Duration = Duration::from_millis(250);
+
+async fn fetch_token(
+    context: &Context,
+    pod: &Pod,
+    wanted: &ServiceAccountTokenProjection,
+) -> Result<String, Cause> {
+    let (api, identity) = (&context.api, pod.identity());
+    let account =
+        pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref()).unwrap_or("default");
+    let audience = wanted.audience.as_deref().filter(|audience| !audience.is_empty());
+    let ask = || api.token(&identity, account, audience, wanted.expiration_seconds);
+    let answer = match ask().await {
+        Err(error) if error.is_forbidden() => {
+            sleep(AUTHORIZER_LAG).await;
+            ask().await
+        }
+        answer => answer,
+    };
+    let token = answer.map_err(|source| failed(format!("a token of {account:?}"), source))?;
+    token.ok_or_else(|| Cause::NoToken(account.to_owned()))
 }
 
 async fn fetch_config_map(

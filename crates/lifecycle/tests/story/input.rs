@@ -131,7 +131,19 @@ impl Story {
 }
 
 impl Happening {
-    pub(super) fn to_event(&self, observed: &Observed, shown: &PodStatus, now: Timestamp) -> Event {
+    pub(super) fn to_events(&self, observed: &Observed, shown: &PodStatus, now: Timestamp) -> Vec<Event> {
+        match self.clone() {
+            Self::Present { container } => vec![pulled(&container, None), fetched(observed, container)],
+            Self::Pulled { container, milliseconds } => {
+                let pulling = Duration::from_millis(milliseconds);
+                let time = PullTime { pulling, waiting: pulling + Duration::from_millis(100) };
+                vec![pulled(&container, Some(time)), fetched(observed, container)]
+            }
+            _ => vec![self.to_event(observed, shown, now)],
+        }
+    }
+
+    fn to_event(&self, observed: &Observed, shown: &PodStatus, now: Timestamp) -> Event {
         match self.clone() {
             Self::Admitted {} => Event::Judged(Admission::Admitted),
             Self::Refused { reason, message } => Event::Judged(Admission::Refused { reason, message }),
@@ -139,12 +151,6 @@ impl Happening {
             Self::MountFailed { message } => Event::MountFailed { message },
             Self::PullBegan { container } => Event::PullBegan { container },
             Self::SecretsMissing { names } => Event::PullSecretsMissing { names },
-            Self::Present { container } => fetched(observed, container, None),
-            Self::Pulled { container, milliseconds } => {
-                let pulling = Duration::from_millis(milliseconds);
-                let time = PullTime { pulling, waiting: pulling + Duration::from_millis(100) };
-                fetched(observed, container, Some(time))
-            }
             Self::FetchFailed { container, reason, message } => {
                 Event::FetchFailed { container, reason: waiting(&reason), message }
             }
@@ -164,7 +170,9 @@ impl Happening {
             Self::Deleted {} => Event::Deleted,
             Self::DeleteFailed {} => Event::DeleteFailed,
             Self::Woke {} => Event::Woke,
-            Self::Recover { .. } => unreachable!("the agent's return is no event"),
+            Self::Present { .. } | Self::Pulled { .. } | Self::Recover { .. } => {
+                unreachable!("it is not one event")
+            }
             Self::Delete { .. }
             | Self::Image { .. }
             | Self::SetPhase { .. }
@@ -201,7 +209,11 @@ impl Happening {
     }
 }
 
-fn fetched(observed: &Observed, container: String, pull: Option<PullTime>) -> Event {
+fn pulled(container: &str, pull: Option<PullTime>) -> Event {
+    Event::Pulled { container: container.to_owned(), size: 123, pull }
+}
+
+fn fetched(observed: &Observed, container: String) -> Event {
     let declared = observed.pod.container(&container).and_then(|declared| declared.image.clone());
     let reference = format!("registry.test/{}", declared.unwrap_or_default());
     let digest = Digest::parse(&format!("sha256:{}", "ab".repeat(32))).unwrap();
@@ -209,7 +221,7 @@ fn fetched(observed: &Observed, container: String, pull: Option<PullTime>) -> Ev
         ImageModule { digest: digest.clone(), path: "/images/app.wasm".into(), name: "app".to_owned() };
     let repo_digest = format!("{}@{digest}", reference.split(':').next().unwrap_or_default());
     let image = Box::new(LocalImage { digest, reference, repo_digest, module, size: 123 });
-    Event::Fetched { container, image, kind: ImageKind("wasip1 module".to_owned()), pull }
+    Event::Fetched { container, image, kind: ImageKind("wasip1 module".to_owned()) }
 }
 
 fn waiting(reason: &str) -> Waiting {

@@ -55,8 +55,9 @@ impl Teller {
         match &step.event {
             Happening::Recover { lose_checkpoint } => self.recover(*lose_checkpoint, now),
             event => {
-                let event = event.to_event(&self.observed, &self.shown, now);
-                self.happen(&event, now, &mut told);
+                for event in event.to_events(&self.observed, &self.shown, now) {
+                    self.happen(&event, now, &mut told);
+                }
             }
         }
         let (actions, wake) = self.plan(now, &mut told);

@@ -96,7 +96,7 @@ impl World {
             Waiting::ErrImageNeverPull,
         ];
         self.happen(if how.is_multiple_of(2) {
-            Event::Fetched { container, image: Box::new(image()), kind: ImageKind(String::new()), pull: None }
+            Event::Fetched { container, image: Box::new(image()), kind: ImageKind(String::new()) }
         } else {
             let reason = reasons[usize::from(how / 2) % reasons.len()];
             Event::FetchFailed { container, reason, message: "no".to_owned() }
