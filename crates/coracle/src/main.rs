@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
+use clap::error::ErrorKind;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
@@ -35,6 +36,9 @@ fn main() -> ExitCode {
             coracle_wasi_provider::compile_main(arguments)
         }
         Ok(Arguments { command: Command::Node(flags) }) => run_node(*flags),
+        Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            fail(USAGE, "a command is missing: 'coracle node' joins a cluster, 'coracle --help' tells more")
+        }
         Err(error) if error.use_stderr() => fail(USAGE, &first_paragraph(&error.to_string())),
         Err(help) => help.exit(),
     }

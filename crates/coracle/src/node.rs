@@ -1,3 +1,4 @@
+use std::fs::{File, TryLockError};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ const KUBELET_VERSION: &str = concat!("v1.36.0+coracle.", env!("CARGO_PKG_VERSIO
 
 /// Runs the node until `shutdown`. Whatever keeps it from running is found before anything is started.
 pub(crate) async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
-    check_root(&settings.root_dir)?;
+    let _lock = take_root(&settings.root_dir)?;
     let cluster = Cluster::open(&settings.kubeconfig).await?;
     let addresses = match settings.addresses.as_slice() {
         [] => vec![cluster.own_address().await?],
@@ -53,13 +54,18 @@ fn any(addresses: &[IpAddr]) -> IpAddr {
     }
 }
 
-/// Makes the root directory, and makes sure that files can be made in it.
-fn check_root(directory: &Path) -> anyhow::Result<()> {
+/// Makes the root directory and takes it, until the file is closed, for this process alone.
+fn take_root(directory: &Path) -> anyhow::Result<File> {
     let named = || format!("--root-dir: {} cannot be written to", directory.display());
     std::fs::create_dir_all(directory).with_context(named)?;
-    let probe = directory.join(format!(".probe-{}", std::process::id()));
-    std::fs::write(&probe, "").with_context(named)?;
-    std::fs::remove_file(&probe).with_context(named)
+    let lock = File::create(directory.join("lock")).with_context(named)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => {
+            anyhow::bail!("--root-dir: {} is in use by another node", directory.display())
+        }
+        Err(TryLockError::Error(error)) => Err(error).with_context(named),
+    }
 }
 
 fn certificate(settings: &Settings, addresses: &[IpAddr]) -> anyhow::Result<ServingCertificate> {

@@ -71,6 +71,12 @@ fn check(output: &Output, code: i32, parts: &[&str]) {
 }
 
 #[test]
+fn a_missing_command_is_named() {
+    let output = Command::new(env!("CARGO_BIN_EXE_coracle")).env_clear().output().unwrap();
+    check(&output, 2, &["a command is missing", "coracle node"]);
+}
+
+#[test]
 fn a_bad_flag_is_a_usage_error() {
     let scene = Scene::new();
     let kubeconfig = scene.kubeconfig(1);
@@ -129,6 +135,17 @@ fn an_unwritable_root_directory_is_named() {
     let root = format!("{file}/root");
     let output = scene.run(&[("--kubeconfig", &scene.kubeconfig(1)), ("--root-dir", &root)]);
     check(&output, 1, &["--root-dir", &root, "Not a directory"]);
+}
+
+#[test]
+fn a_root_directory_in_use_is_named() {
+    let scene = Scene::new();
+    let root = scene.path("root");
+    std::fs::create_dir(&root).unwrap();
+    let lock = std::fs::File::create(format!("{root}/lock")).unwrap();
+    lock.lock().unwrap();
+    let output = scene.run(&[("--kubeconfig", &scene.kubeconfig(1))]);
+    check(&output, 1, &["--root-dir", &root, "in use by another node"]);
 }
 
 #[test]

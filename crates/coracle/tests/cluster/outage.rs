@@ -1,11 +1,13 @@
 //! An API server that goes away for a while.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use coracle_testing::{Cluster, wait};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node as NodeObject, Pod};
 use kube::Api;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::scene::{LIMIT, Scene, options};
 use crate::{guests, manifests, states, until};
@@ -48,6 +50,21 @@ async fn losing_the_api_server_for_half_a_minute_stops_nothing() {
     );
     assert!((7..=12).contains(&seconds.as_secs()), "its end is told as it was: after {seconds:?}");
     recovered(&scene, &ticks).await;
+
+    cluster.stop_api_server().await.unwrap();
+    a_second_signal_ends_at_once(&scene).await;
+}
+
+/// The first signal leaves the agent waiting for an API server that does not take the last statuses.
+async fn a_second_signal_ends_at_once(scene: &Scene<'_>) {
+    let agent = Pid::from_raw(scene.node.process_id().try_into().unwrap()).unwrap();
+    kill_process(agent, Signal::TERM).unwrap();
+    let heard = || scene.node.log().is_ok_and(|log| log.contains("a second signal ends it at once"));
+    until::so("the agent has heard the first signal", heard).await.unwrap();
+    let asked = Instant::now();
+    kill_process(agent, Signal::INT).unwrap();
+    assert_eq!(scene.node.exited().await.unwrap().code(), Some(130));
+    assert!(asked.elapsed() < Duration::from_secs(5), "it took {:?}", asked.elapsed());
 }
 
 /// The node is Ready, its lease is renewed, what ran runs on, and new pods run.
@@ -74,6 +91,4 @@ async fn recovered(scene: &Scene<'_>, ticks: &Pod) {
     let still = scene.pod("ticks", states::is_running).await.unwrap();
     let id = |pod: &Pod| states::status(pod).and_then(|status| status.container_id.clone());
     assert_eq!((id(&still), states::restarts(&still)), (id(ticks), 0));
-    scene.delete("ticks", None).await.unwrap();
-    scene.gone("ticks").await.unwrap();
 }
