@@ -10,7 +10,17 @@ use coracle_testing::{target_dir, workspace};
 /// Runs the cargo that runs this program, at the root of the workspace.
 pub(crate) fn cargo<A: AsRef<OsStr>>(arguments: &[A]) -> anyhow::Result<()> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // What cargo said of this program's own package would make build scripts that ask for it run again, and with them
+    // everything that stands on their crates.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_of_package(name)) {
+        command.env_remove(name);
+    }
     run(command.args(arguments))
+}
+
+fn is_of_package(variable: &OsStr) -> bool {
+    let name = variable.to_string_lossy();
+    name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
 }
 
 /// Runs a command at the root of the workspace; fails when it does.
