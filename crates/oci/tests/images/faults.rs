@@ -230,9 +230,10 @@ async fn a_redirect_that_goes_in_circles() {
 async fn a_registry_that_is_not_there() {
     let fixture = Fixture::start().await;
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let reference = format!("{}/app:1", nobody.local_addr().unwrap());
+    let address = nobody.local_addr().unwrap();
+    let reference = format!("{address}/app:1");
     drop(nobody);
     let error = fixture.store.pull(&reference, &[]).await.unwrap_err();
-    check_unavailable(&error, "cannot reach 127.0.0.1: Connection refused");
+    check_unavailable(&error, &format!("cannot reach {address}: Connection refused"));
     check_unavailable(&error, &reference);
 }
