@@ -11,10 +11,12 @@ use crate::prerequisites;
 use crate::progress::{say, wait};
 use crate::stage::{Built, Stage};
 
+mod delay;
 mod expectation;
 mod kubectl;
 mod manifests;
 
+use delay::explained;
 use expectation::Expectation;
 use manifests::Manifests;
 
@@ -57,7 +59,7 @@ async fn show(stage: &Stage, manifests: &Manifests) -> anyhow::Result<()> {
     let applied = wait("applying demos/*/manifest.yaml", manifests.apply(stage)).await?;
     for object in applied {
         let expectation = Expectation::of(&client, &object).await?;
-        wait(&expectation.to_string(), expectation.met(&client)).await?;
+        wait(&expectation.to_string(), explained(&client, expectation.met(&client))).await?;
     }
     for arguments in [
         &["get", "nodes", "-o", "wide"][..],

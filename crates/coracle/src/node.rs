@@ -19,9 +19,9 @@ use crate::settings::Settings;
 /// The Kubernetes release whose kubelet this node behaves like, and what it really is.
 const KUBELET_VERSION: &str = concat!("v1.36.0+coracle.", env!("CARGO_PKG_VERSION"));
 
-/// Runs the node until `shutdown`. Whatever keeps it from running is found before anything is started.
+/// Runs the node until `shutdown`. Whatever keeps it from running is found before anything is started, and all that
+/// can be found without a root directory before that is made.
 pub(crate) async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let _lock = take_root(&settings.root_dir)?;
     let cluster = Cluster::open(&settings.kubeconfig).await?;
     let addresses = match settings.addresses.as_slice() {
         [] => vec![cluster.own_address().await?],
@@ -30,6 +30,7 @@ pub(crate) async fn run(settings: Settings, shutdown: CancellationToken) -> anyh
     let server = Server::bind((any(&addresses), settings.port).into()).await.context("--port")?;
     cluster.check_identity(&settings.name).await?;
     let tls = server_config(certificate(&settings, &addresses)?, authorities(&settings, &cluster)?)?;
+    let _lock = take_root(&settings.root_dir)?;
     let images = open_images(&settings)?;
     let provider = open_provider(&settings)?;
 

@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::thread;
 
 use serde_json::json;
 use tempfile::TempDir;
@@ -38,6 +40,15 @@ impl Scene {
         path
     }
 
+    /// [`run`](Self::run) with an authority for clients, which the kubeconfig does not name.
+    fn run_with_authority(&self, flags: &[(&str, String)]) -> Output {
+        let path = self.path("ca.pem");
+        let made = rcgen::generate_simple_self_signed(["authority".to_owned()]).unwrap();
+        std::fs::write(&path, made.cert.pem()).unwrap();
+        let given = flags.iter().map(|(flag, value)| (*flag, value.as_str()));
+        self.run(&given.chain([("--client-ca-file", path.as_str())]).collect::<Vec<_>>())
+    }
+
     /// Runs `coracle node`, which ends, with these flags in place of good ones.
     fn run(&self, flags: &[(&str, &str)]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_coracle"));
@@ -53,6 +64,26 @@ impl Scene {
         }
         command.output().unwrap()
     }
+}
+
+/// The port of an API server that knows no reviews, so that anybody may be its node.
+fn reticent_server() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        let (mut connection, _) = listener.accept().unwrap();
+        // An answer before the end of the request could be lost with the connection.
+        let mut request = BufReader::new(connection.try_clone().unwrap());
+        let header = request.by_ref().lines().map(Result::unwrap).take_while(|line| !line.is_empty());
+        let header: Vec<_> = header.map(|line| line.to_lowercase()).collect();
+        let length = header.iter().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+        request.read_exact(&mut vec![0; length.parse().unwrap()]).unwrap();
+        let body =
+            json!({ "status": "Failure", "code": 404, "reason": "NotFound", "message": "" }).to_string();
+        let head = "HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nConnection: close\r\n";
+        write!(connection, "{head}Content-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    });
+    port
 }
 
 /// A port on which nothing listens.
@@ -116,6 +147,7 @@ fn an_unreachable_server_is_named() {
     let ca = scene.path("ca.pem");
     let output = scene.run(&[("--kubeconfig", &scene.kubeconfig(port)), ("--client-ca-file", &ca)]);
     check(&output, 1, &["--kubeconfig", &format!("127.0.0.1:{port}"), "Connection refused"]);
+    assert!(!Path::new(&scene.path("root")).exists(), "nothing was started");
 }
 
 #[test]
@@ -125,6 +157,18 @@ fn a_port_in_use_is_named() {
     let port = taken.local_addr().unwrap().port().to_string();
     let output = scene.run(&[("--kubeconfig", &scene.kubeconfig(1)), ("--port", &port)]);
     check(&output, 1, &["--port", &port, "Address already in use"]);
+    assert!(!Path::new(&scene.path("root")).exists(), "nothing was started");
+}
+
+#[test]
+fn a_certificate_that_is_none_is_named() {
+    let scene = Scene::new();
+    let garbage = scene.path("garbage.pem");
+    std::fs::write(&garbage, "no certificate").unwrap();
+    let kubeconfig = scene.kubeconfig(reticent_server());
+    let output = scene.run(&[("--kubeconfig", &kubeconfig), ("--client-ca-file", &garbage)]);
+    check(&output, 1, &["--client-ca-file", &garbage]);
+    assert!(!Path::new(&scene.path("root")).exists(), "nothing was started");
 }
 
 #[test]
@@ -133,8 +177,8 @@ fn an_unwritable_root_directory_is_named() {
     let file = scene.path("file");
     std::fs::write(&file, "").unwrap();
     let root = format!("{file}/root");
-    let output = scene.run(&[("--kubeconfig", &scene.kubeconfig(1)), ("--root-dir", &root)]);
-    check(&output, 1, &["--root-dir", &root, "Not a directory"]);
+    let flags = [("--kubeconfig", scene.kubeconfig(reticent_server())), ("--root-dir", root.clone())];
+    check(&scene.run_with_authority(&flags), 1, &["--root-dir", &root, "Not a directory"]);
 }
 
 #[test]
@@ -144,8 +188,8 @@ fn a_root_directory_in_use_is_named() {
     std::fs::create_dir(&root).unwrap();
     let lock = std::fs::File::create(format!("{root}/lock")).unwrap();
     lock.lock().unwrap();
-    let output = scene.run(&[("--kubeconfig", &scene.kubeconfig(1))]);
-    check(&output, 1, &["--root-dir", &root, "in use by another node"]);
+    let flags = [("--kubeconfig", scene.kubeconfig(reticent_server()))];
+    check(&scene.run_with_authority(&flags), 1, &["--root-dir", &root, "in use by another node"]);
 }
 
 #[test]

@@ -263,6 +263,33 @@ async fn a_lost_lease_is_made_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lease_that_others_wrote_is_read_again_at_once() {
+    let mut scene = Scene::new(Cluster::default());
+    scene.requests(LEASE, 2).await;
+    scene.cluster.lock().unwrap().refusals = [409; 2].into();
+    let calls = scene.requests(LEASE, 6).await;
+    let methods: Vec<_> = calls.iter().map(|call| call.line.split(' ').next().unwrap()).collect();
+    assert_eq!(methods, ["GET", "POST", "PUT", "GET", "GET", "PUT"]);
+    assert!(calls[5].at - calls[2].at < Duration::from_millis(200), "{calls:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn cordoning_has_an_event_and_so_has_its_end() {
+    let existing = json!({ "metadata": { "name": "n1", "uid": "u" }, "spec": { "unschedulable": true } });
+    let mut scene = Scene::new(Cluster { node: Some(existing), ..Cluster::default() });
+    let reasons = |seen: &Vec<Seen>| -> Vec<String> {
+        let events = seen.iter().filter(|seen| seen.line.ends_with("/events"));
+        let reasons = events.map(|event| event.body["reason"].as_str().unwrap().to_owned());
+        reasons.filter(|reason| reason.ends_with("Schedulable")).collect()
+    };
+    scene.seen.wait_for(|seen| reasons(seen).len() == 1).await.unwrap();
+    scene.cluster.lock().unwrap().node.as_mut().unwrap()["spec"]["unschedulable"] = json!(false);
+    scene.ready.send_replace(None);
+    scene.seen.wait_for(|seen| reasons(seen).len() == 2).await.unwrap();
+    assert_eq!(reasons(&scene.seen.borrow()), ["NodeNotSchedulable", "NodeSchedulable"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_unchanged_status_is_written_every_five_minutes_only() {
     let mut scene = Scene::new(Cluster::default());
     let created = scene.requests(CREATE, 1).await;

@@ -28,6 +28,11 @@ impl CallError {
         matches!(self, Self::Api(kube::Error::Api(status)) if status.is_not_found())
     }
 
+    /// Whether the object was changed since it was read, or is another one now.
+    pub(super) fn is_conflict(&self) -> bool {
+        matches!(self, Self::Api(kube::Error::Api(status)) if status.code == 409)
+    }
+
     /// Whether the object to be made exists already.
     pub(super) fn is_already_exists(&self) -> bool {
         matches!(self, Self::Api(kube::Error::Api(status)) if status.is_already_exists())

@@ -23,6 +23,9 @@ const RENEW_EVERY: Duration = Duration::from_secs(10);
 /// So many hundredths of the interval are left to chance, that nodes started together do not renew together.
 const JITTER: f64 = 0.04;
 
+/// How often a renewal that others came between is tried at once, as the kubelet does.
+const CONFLICTS: usize = 5;
+
 /// Keeps the node's Lease alive.
 pub(super) struct LeaseKeeper {
     leases: Api<Lease>,
@@ -44,7 +47,7 @@ impl LeaseKeeper {
         let mut complaint = Complaint::about("renewing the node's lease");
         loop {
             let uid = self.uid().await;
-            let wait = match self.renew(&uid).await {
+            let wait = match self.renew_over_conflicts(&uid).await {
                 Ok(()) => {
                     complaint.worked();
                     patience.reset();
@@ -79,6 +82,18 @@ impl LeaseKeeper {
         if self.node.wait_for(is_other).await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Renews the Lease. Another one came between when it was written, or collected with its Node, since it was read:
+    /// then it is read again.
+    async fn renew_over_conflicts(&mut self, uid: &str) -> Result<(), CallError> {
+        for _ in 1..CONFLICTS {
+            match self.renew(uid).await {
+                Err(error) if error.is_conflict() => {}
+                outcome => return outcome,
+            }
+        }
+        self.renew(uid).await
     }
 
     async fn renew(&mut self, uid: &str) -> Result<(), CallError> {

@@ -4,6 +4,8 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tracing::{debug, info, warn};
 
+use crate::answers::chain;
+
 /// The waits between attempts to reach the API server: 100 ms, doubled up to 7 s, each with up to as much again.
 pub(super) struct Patience {
     waits: ExponentialBackoff,
@@ -66,20 +68,6 @@ impl Complaint {
     }
 }
 
-/// An error and its causes on one line, each said once.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let part = error.to_string();
-        if !text.contains(&part) {
-            text = format!("{text}: {part}");
-        }
-        cause = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,17 +82,5 @@ mod tests {
         }
         patience.reset();
         assert!(patience.next() <= Duration::from_millis(200));
-    }
-
-    #[test]
-    fn causes_are_said_once() {
-        #[derive(Debug, thiserror::Error)]
-        #[error("outer: inner")]
-        struct Outer(#[source] Inner);
-        #[derive(Debug, thiserror::Error)]
-        #[error("inner")]
-        struct Inner(#[source] std::fmt::Error);
-        let text = chain(&Outer(Inner(std::fmt::Error)));
-        assert_eq!(text, format!("outer: inner: {}", std::fmt::Error));
     }
 }

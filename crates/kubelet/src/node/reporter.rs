@@ -10,11 +10,12 @@ use tracing::{info, warn};
 
 use super::call::{CallError, call};
 use super::conditions::transitions;
-use super::patience::{Complaint, Patience, chain};
+use super::patience::{Complaint, Patience};
 use super::{
     Facts, FactsError, NodeSettings, Observation, desired_node, desired_status, differs, metadata_patch,
     status_patch,
 };
+use crate::answers::chain;
 use crate::clock;
 use crate::events::Recorder;
 
@@ -38,6 +39,7 @@ pub(super) struct Reporter {
     pub(super) recorder: Recorder,
     listed: Vec<LocalImage>,
     write_after: Instant,
+    is_cordoned: bool,
 }
 
 impl Reporter {
@@ -49,7 +51,8 @@ impl Reporter {
         recorder: Recorder,
     ) -> Self {
         let (listed, write_after) = (Vec::new(), Instant::now());
-        Self { settings, nodes, images, read_facts, ready, node, recorder, listed, write_after }
+        let is_cordoned = false;
+        Self { settings, nodes, images, read_facts, ready, node, recorder, listed, write_after, is_cordoned }
     }
 
     /// Makes the Node, or corrects the one that exists, however often it must be tried.
@@ -119,6 +122,7 @@ impl Reporter {
             self.register().await;
             return Ok(());
         };
+        self.tell_cordon(&node);
         let seen = self.observe().await?;
         let current = node.status.clone().unwrap_or_default();
         let desired = desired_status(&self.settings, &seen, &current, clock::now());
@@ -134,6 +138,15 @@ impl Reporter {
                 Ok(())
             }
             outcome => outcome,
+        }
+    }
+
+    /// Tells people when the node was cordoned or uncordoned, as the kubelet does.
+    fn tell_cordon(&mut self, node: &Node) {
+        let is_cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false);
+        if is_cordoned != self.is_cordoned {
+            self.is_cordoned = is_cordoned;
+            self.recorder.node_changed(if is_cordoned { "NodeNotSchedulable" } else { "NodeSchedulable" });
         }
     }
 

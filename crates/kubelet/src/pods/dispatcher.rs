@@ -21,7 +21,7 @@ use tracing::{error, info, warn};
 
 use super::worker::{LAST_WORDS, Message, Settled, Worker};
 use super::{Context, disk};
-use crate::answers::is_expired;
+use crate::answers::{chain, is_expired};
 use crate::clock;
 
 /// How long a pod waits for a new worker after its worker failed.
@@ -125,7 +125,7 @@ impl Dispatcher {
             }
             Err(error) => {
                 self.listing.clear();
-                warn!(%error, "the watch of pods was interrupted");
+                warn!(cause = chain(&error), "the watch of pods was interrupted");
             }
         }
     }
