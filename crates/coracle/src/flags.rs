@@ -78,6 +78,15 @@ pub(crate) struct NodeFlags {
     /// A registry that is spoken to without TLS; may be repeated
     #[arg(long, env = "CORACLE_INSECURE_REGISTRY", value_name = "HOST[:PORT]", value_delimiter = ',')]
     pub(crate) insecure_registry: Vec<String>,
+
+    /// How long pods have to end when the machine goes down, such as 30s; 0 for no more than when the agent stops
+    /// [default: 0]
+    #[arg(long, env = "CORACLE_SHUTDOWN_GRACE_PERIOD", value_name = "DURATION")]
+    pub(crate) shutdown_grace_period: Option<String>,
+
+    /// The part of --shutdown-grace-period that is kept for critical pods, which end last [default: 0]
+    #[arg(long, env = "CORACLE_SHUTDOWN_GRACE_PERIOD_CRITICAL_PODS", value_name = "DURATION")]
+    pub(crate) shutdown_grace_period_critical_pods: Option<String>,
 }
 
 #[cfg(test)]

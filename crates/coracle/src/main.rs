@@ -12,8 +12,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use clap::error::ErrorKind;
+use coracle_kubelet::Stop;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
@@ -92,11 +92,11 @@ fn in_runtime(settings: Settings) -> anyhow::Result<()> {
 }
 
 async fn until_stopped(settings: Settings) -> anyhow::Result<()> {
-    let shutdown = CancellationToken::new();
+    let stop = Stop::default();
     let signals = Signals::listen().context("the signals cannot be listened to")?;
     let mut listeners = JoinSet::new();
-    listeners.spawn(signals.obey(shutdown.clone()));
-    Box::pin(node::run(settings, shutdown)).await
+    listeners.spawn(signals.obey(stop.clone(), settings.shutdown_grace));
+    Box::pin(node::run(settings, stop)).await
 }
 
 /// Says on one line why there is no node.

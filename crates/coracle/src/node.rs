@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use coracle_kubelet::node::{NodeSettings, default_taints};
 use coracle_kubelet::server::{ClientAuthorities, Gate, Logs, Server, ServingCertificate, server_config};
-use coracle_kubelet::{Kubelet, Layout, PodDirectory};
+use coracle_kubelet::{Kubelet, Layout, PodDirectory, Stop};
 use coracle_lifecycle::{Images, Provider, RuntimeInfo};
 use coracle_wasi_provider::WasiProvider;
 use tokio::task::JoinSet;
@@ -19,9 +19,9 @@ use crate::settings::Settings;
 /// The Kubernetes release whose kubelet this node behaves like, and what it really is.
 const KUBELET_VERSION: &str = concat!("v1.36.0+coracle.", env!("CARGO_PKG_VERSION"));
 
-/// Runs the node until `shutdown`. Whatever keeps it from running is found before anything is started, and all that
-/// can be found without a root directory before that is made.
-pub(crate) async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
+/// Runs the node until it is asked to stop. Whatever keeps it from running is found before anything is started, and all
+/// that can be found without a root directory before that is made.
+pub(crate) async fn run(settings: Settings, stop: Stop) -> anyhow::Result<()> {
     let cluster = Cluster::open(&settings.kubeconfig).await?;
     let addresses = match settings.addresses.as_slice() {
         [] => vec![cluster.own_address().await?],
@@ -41,7 +41,7 @@ pub(crate) async fn run(settings: Settings, shutdown: CancellationToken) -> anyh
     info!(node = node.name, address = %server.address(), "the node starts");
     let mut servers = JoinSet::new();
     servers.spawn(server.serve(tls, gate, logs, server_ends.clone()));
-    let outcome = Box::pin(Kubelet::new(node, cluster.client, provider, images).run(pods, shutdown)).await;
+    let outcome = Box::pin(Kubelet::new(node, cluster.client, provider, images).run(pods, stop)).await;
     server_ends.cancel();
     servers.join_all().await;
     outcome.context("--root-dir")
@@ -108,6 +108,7 @@ fn node_settings(settings: &Settings, addresses: Vec<IpAddr>, runtime: RuntimeIn
         taints: settings.taints.clone().unwrap_or_else(|| default_taints(&runtime.architecture)),
         max_pods: settings.max_pods,
         root_dir: settings.root_dir.clone(),
+        shutdown_grace: settings.shutdown_grace,
         runtime,
         kubelet_version: KUBELET_VERSION.to_owned(),
     }

@@ -3,7 +3,9 @@ use std::ffi::OsString;
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
+use std::time::Duration;
 
+use coracle_kubelet::ShutdownGrace;
 use coracle_kubelet::node::{is_subdomain, parse_labels, parse_taints};
 use k8s_openapi::api::core::v1::Taint;
 
@@ -26,6 +28,7 @@ pub(crate) struct Settings {
     pub(crate) serving: Option<(PathBuf, PathBuf)>,
     pub(crate) client_ca: Option<PathBuf>,
     pub(crate) insecure_registries: Vec<String>,
+    pub(crate) shutdown_grace: ShutdownGrace,
 }
 
 /// What the flags leave to the machine they are given on.
@@ -73,6 +76,10 @@ impl Settings {
             serving: serving(given(flags.tls_cert_file), given(flags.tls_private_key_file))?,
             client_ca: given(flags.client_ca_file).map(PathBuf::from),
             insecure_registries: registries(flags.insecure_registry)?,
+            shutdown_grace: shutdown_grace(
+                flags.shutdown_grace_period,
+                flags.shutdown_grace_period_critical_pods,
+            )?,
         })
     }
 }
@@ -159,6 +166,25 @@ fn registry(text: String) -> Result<String, UsageError> {
         return Ok(text);
     }
     Err(wrong("--insecure-registry", format_args!("{text:?} is not of the form HOST[:PORT]")))
+}
+
+fn shutdown_grace(total: Option<String>, critical: Option<String>) -> Result<ShutdownGrace, UsageError> {
+    const TOTAL: &str = "--shutdown-grace-period";
+    const CRITICAL: &str = "--shutdown-grace-period-critical-pods";
+    let (total, critical) = (duration(TOTAL, total)?, duration(CRITICAL, critical)?);
+    if critical > total {
+        return Err(wrong(CRITICAL, "is a part of --shutdown-grace-period and cannot be longer"));
+    }
+    Ok(ShutdownGrace { total, critical })
+}
+
+/// A duration as the kubelet's flags have it, such as `30s`, `1m30s` or `500ms`; zero when not given.
+fn duration(flag: &'static str, text: Option<String>) -> Result<Duration, UsageError> {
+    let Some(text) = text.filter(|text| !matches!(text.as_str(), "" | "0")) else {
+        return Ok(Duration::ZERO);
+    };
+    let parsed = text.parse::<jiff::SignedDuration>().ok().and_then(|parsed| Duration::try_from(parsed).ok());
+    parsed.ok_or_else(|| wrong(flag, format_args!("{text:?} is not a duration such as 30s or 1m30s")))
 }
 
 fn is_host_name(text: &str) -> bool {

@@ -28,6 +28,7 @@ fn usual() -> Settings {
         serving: None,
         client_ca: None,
         insecure_registries: Vec::new(),
+        shutdown_grace: ShutdownGrace::default(),
     }
 }
 
@@ -64,6 +65,22 @@ fn flags_become_settings() {
         &["--insecure-registry", "localhost:5000", "--insecure-registry", "[::1]:5000,registry.example"],
         Settings { insecure_registries: registries, ..usual() },
     );
+}
+
+#[test]
+fn the_time_that_pods_have_when_the_machine_goes_down() {
+    let (total, critical) = ("--shutdown-grace-period", "--shutdown-grace-period-critical-pods");
+    let seconds = Duration::from_secs;
+    let grace = ShutdownGrace { total: seconds(90), critical: seconds(10) };
+    check(&[total, "1m30s", critical, "10s"], Settings { shutdown_grace: grace, ..usual() });
+    check(&[total, "0"], usual());
+    check(&[total, "", critical, "0s"], usual());
+    for bad in ["soon", "-5s", "30"] {
+        let line = format!("{total}: {bad:?} is not a duration such as 30s or 1m30s");
+        refused(&[&format!("{total}={bad}")], &line);
+    }
+    let line = format!("{critical}: is a part of --shutdown-grace-period and cannot be longer");
+    refused(&[total, "5s", critical, "6s"], &line);
 }
 
 #[test]

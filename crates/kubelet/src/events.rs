@@ -1,13 +1,18 @@
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+mod correlator;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use coracle_lifecycle::Notice;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::debug;
+
+use correlator::{Correlator, Entry};
 
 use crate::clock;
 use crate::pods::{CallError, PodApi};
@@ -18,21 +23,21 @@ const QUEUE: usize = 1_000;
 const INTERVAL: Duration = Duration::from_millis(20);
 /// How many Events may come at once.
 const BURST: u32 = 100;
-/// How many Events are remembered, to be counted up when they happen again.
-const REMEMBERED: usize = 4_096;
 
 /// Takes what people are told of the node and its pods, and never makes a caller wait.
 #[derive(Clone)]
 pub(crate) struct Recorder {
     queue: mpsc::Sender<Event>,
     node: String,
+    /// What the name of the latest Event ends with.
+    latest: Arc<AtomicI64>,
 }
 
 impl Recorder {
     /// A recorder and the queue that [`record`] writes from.
     pub(crate) fn new(node: &str) -> (Self, mpsc::Receiver<Event>) {
         let (queue, events) = mpsc::channel(QUEUE);
-        (Self { queue, node: node.to_owned() }, events)
+        (Self { queue, node: node.to_owned(), latest: Arc::default() }, events)
     }
 
     /// Tells people something about a pod.
@@ -60,6 +65,11 @@ impl Recorder {
         self.node(reason, format!("Node {} status is now: {reason}", self.node));
     }
 
+    /// Tells people that the machine goes down.
+    pub(crate) fn node_shutting_down(&self) {
+        self.node("Shutdown", "Shutdown manager detected shutdown event".to_owned());
+    }
+
     fn node(&self, reason: &str, message: String) {
         // As the kubelet has it: the UID of a Node in its Events is its name.
         let object = ObjectReference {
@@ -77,12 +87,21 @@ impl Recorder {
         }
     }
 
+    /// A number for the time that is higher than all before it: by their names, Events are in the order in which they
+    /// happened, however the clock jumps.
+    fn stamp(&self, now: Timestamp) -> i64 {
+        let now = i64::try_from(now.as_nanosecond()).unwrap_or(i64::MAX);
+        let next = |latest: i64| Some(now.max(latest.saturating_add(1)));
+        let before = self.latest.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        before.ok().and_then(next).unwrap_or(now)
+    }
+
     fn event(&self, object: ObjectReference, is_warning: bool, reason: String, message: String) -> Event {
         let now = clock::now();
         let name = object.name.as_deref().unwrap_or_default();
         Event {
             metadata: ObjectMeta {
-                name: Some(format!("{name}.{:x}", now.as_nanosecond())),
+                name: Some(format!("{name}.{:x}", self.stamp(now))),
                 namespace: Some(object.namespace.clone().unwrap_or_else(|| "default".to_owned())),
                 ..ObjectMeta::default()
             },
@@ -112,29 +131,43 @@ fn shortened(mut message: String) -> String {
     message
 }
 
-/// Writes what is in the queue until all recorders are gone, at most 50 a second in the long run. An Event that
-/// happened before is counted up.
+/// Writes what is in the queue until all recorders are gone, at most 50 a second in the long run and in the order in
+/// which it happened. What is much alike becomes one, and an Event that happened before is counted up.
 pub(crate) async fn record(api: PodApi, mut events: mpsc::Receiver<Event>) {
     let mut pace = Pace::new(Instant::now());
-    let mut series = Series::default();
+    let mut correlator = Correlator::default();
     while let Some(event) = events.recv().await {
-        sleep_until(pace.next(Instant::now())).await;
-        if let Err(error) = write(&api, &mut series, &event).await {
-            debug!(%error, "an Event could not be written");
+        if let Some(entry) = correlator.correlate(event, Instant::now()) {
+            sleep_until(pace.next(Instant::now())).await;
+            write(&api, &entry).await;
         }
     }
 }
 
+/// How often an Event is tried while the API server does not answer, and the wait between tries: as client-go does.
+const TRIES: u32 = 12;
+const WAIT: Duration = Duration::from_secs(10);
+
+async fn write(api: &PodApi, entry: &Entry) {
+    for _ in 1..TRIES {
+        match try_write(api, entry).await {
+            Ok(()) => return,
+            Err(error) if error.is_answer() => return debug!(%error, "an Event was not taken"),
+            Err(error) => debug!(%error, "an Event could not be written"),
+        }
+        sleep(WAIT).await;
+    }
+}
+
 /// Counts up an Event that was written before, or writes it; the API server keeps Events for an hour only.
-async fn write(api: &PodApi, series: &mut Series, event: &Event) -> Result<(), CallError> {
-    if let Some((name, count)) = series.again(event) {
-        let namespace = event.metadata.namespace.as_deref().unwrap_or_default();
-        match api.count_event(namespace, name, count, event.last_timestamp.as_ref()).await {
+async fn try_write(api: &PodApi, Entry { event, is_known }: &Entry) -> Result<(), CallError> {
+    if *is_known {
+        match api.count_event(event).await {
             Err(error) if error.is_not_found() => {}
             counted => return counted,
         }
     }
-    api.create_event(event).await.inspect(|()| series.remember(event))
+    api.create_event(event).await
 }
 
 /// A leaky bucket: a burst passes at once, then one at a time.
@@ -156,36 +189,6 @@ impl Pace {
     }
 }
 
-/// The Events that were written: by a hash of what makes two of them one that happened twice, its name and count.
-#[derive(Default)]
-struct Series {
-    hasher: RandomState,
-    written: HashMap<u64, (String, i32)>,
-}
-
-impl Series {
-    fn key(&self, event: &Event) -> u64 {
-        let object = &event.involved_object;
-        self.hasher.hash_one((&object.uid, &object.field_path, &event.reason, &event.message))
-    }
-
-    /// The name of the Event as it was written before, and how often it has happened now; `None` when it is new.
-    fn again(&mut self, event: &Event) -> Option<(&str, i32)> {
-        let key = self.key(event);
-        let (name, count) = self.written.get_mut(&key)?;
-        *count = count.saturating_add(1);
-        Some((name, *count))
-    }
-
-    fn remember(&mut self, event: &Event) {
-        if self.written.len() >= REMEMBERED {
-            self.written.clear();
-        }
-        let key = self.key(event);
-        self.written.insert(key, (event.metadata.name.clone().unwrap_or_default(), 1));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,21 +202,16 @@ mod tests {
         assert_eq!(waits[100..], [INTERVAL, INTERVAL * 2, INTERVAL * 3]);
     }
 
-    #[test]
-    fn what_happens_again_is_counted_up() {
+    #[tokio::test(start_paused = true)]
+    async fn names_tell_the_order_though_time_stands_still() {
         let (recorder, mut queue) = Recorder::new("n");
-        let mut event = |message: &str| {
-            let (reason, container) = ("BackOff".to_owned(), Some("c".to_owned()));
-            let notice = Notice { is_warning: true, reason, message: message.to_owned(), container };
-            recorder.pod(&Pod::default(), notice);
-            queue.try_recv().unwrap()
-        };
-        let mut series = Series::default();
-        let first = event("a");
-        assert_eq!(series.again(&first), None);
-        series.remember(&first);
-        assert_eq!(series.again(&event("a")), first.metadata.name.as_deref().map(|name| (name, 2)));
-        assert_eq!(series.again(&event("b")), None);
-        assert_eq!(first.involved_object.field_path.as_deref(), Some("spec.containers{c}"));
+        let names: Vec<String> = ["NodeReady", "NodeNotReady", "NodeReady"]
+            .into_iter()
+            .map(|reason| {
+                recorder.node_changed(reason);
+                queue.try_recv().unwrap().metadata.name.unwrap()
+            })
+            .collect();
+        assert!(names.is_sorted_by(|a, b| a < b), "{names:?}");
     }
 }

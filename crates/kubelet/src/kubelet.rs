@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::Layout;
 use crate::events::{Recorder, record};
 use crate::node::{NodeAgent, NodeSettings};
-use crate::pods::{Context, Dispatcher, PULLS_AT_A_TIME, PodApi, PodDirectory};
+use crate::pods::{Context, Dispatcher, PULLS_AT_A_TIME, PodApi, PodDirectory, Stop};
 
 /// How long the agent's end waits for the last Events to be written.
 const LAST_EVENTS: Duration = Duration::from_secs(2);
@@ -46,12 +46,12 @@ impl Kubelet {
         Self { settings, client, provider, images }
     }
 
-    /// Joins the cluster and runs the node until `shutdown`; then ends its containers, each with its grace, and writes
+    /// Joins the cluster and runs the node until it is asked to stop; then ends its containers, each with its grace, and writes
     /// their last statuses. `directory` tells others about the node's pods meanwhile.
     ///
     /// # Errors
     /// When the root directory cannot be used. Nothing was started then.
-    pub async fn run(self, directory: PodDirectory, shutdown: CancellationToken) -> Result<(), KubeletError> {
+    pub async fn run(self, directory: PodDirectory, stop: Stop) -> Result<(), KubeletError> {
         let (recorder, events) = Recorder::new(&self.settings.name);
         let api = PodApi::new(self.client.clone());
         let context = Arc::new(Context {
@@ -63,6 +63,7 @@ impl Kubelet {
             recorder: recorder.clone(),
             directory,
             pulls: Semaphore::new(PULLS_AT_A_TIME),
+            shutdown_grace: self.settings.shutdown_grace,
         });
         let dispatcher = Dispatcher::new(context).await.map_err(KubeletError::RootDirectory)?;
         let (node, known_node) = watch::channel(None);
@@ -73,7 +74,7 @@ impl Kubelet {
         agents.spawn(agent.run(readiness, node, agent_ends.clone()));
         let mut recorders = JoinSet::new();
         recorders.spawn(record(api, events));
-        dispatcher.run(known_node, ready, shutdown).await;
+        dispatcher.run(known_node, ready, stop).await;
         agent_ends.cancel();
         agents.join_all().await;
         let _ = timeout(LAST_EVENTS, recorders.join_all()).await;

@@ -15,4 +15,4 @@ pub mod server;
 
 pub use kubelet::{Kubelet, KubeletError};
 pub use layout::Layout;
-pub use pods::{PodDirectory, PodView};
+pub use pods::{PodDirectory, PodView, ShutdownGrace, Stop};

@@ -7,8 +7,8 @@ use crate::backoff::{Backoff, CONTAINER, MOUNT};
 use crate::event::{Action, Event};
 use crate::reasons::Waiting;
 use crate::{
-    Admission, Cause, ContainerRecord, ContainerState, Deletion, Exit, Failure, ImageState, LocalImage,
-    Observed, RanImage, Volumes, Wish,
+    Admission, Cause, ContainerRecord, ContainerState, Deletion, Eviction, Exit, Failure, ImageState,
+    LocalImage, Observed, RanImage, Volumes, Wish,
 };
 
 /// Folds what happened at `now` into what is known: the only function that changes an [`Observed`].
@@ -18,6 +18,7 @@ pub fn apply(observed: &mut Observed, event: Event, now: Timestamp) {
         Event::Removed => observed.removed = true,
         Event::ShutDown => observed.shutdown = true,
         Event::Judged(admission) => judge(observed, admission, now),
+        Event::Evicted(eviction) => evict(observed, eviction),
         Event::Began(action) => begin(observed, action, now),
         Event::Mounted => mounted(observed),
         Event::MountFailed { message } => fail_mount(observed, message, now),
@@ -82,12 +83,22 @@ fn judge(observed: &mut Observed, admission: Admission, now: Timestamp) {
     }
 }
 
+/// What is over already ends for no other reason, and the first reason stays; a shorter grace still counts.
+fn evict(observed: &mut Observed, eviction: Eviction) {
+    if let Some(before) = &mut observed.eviction {
+        before.grace = before.grace.into_iter().chain(eviction.grace).min();
+    } else if !observed.is_terminal() && !observed.is_over_by_wish() {
+        observed.eviction = Some(eviction);
+    }
+}
+
 fn begin(observed: &mut Observed, action: Action, now: Timestamp) {
     match action {
         Action::Mount => observed.volumes = Volumes::Mounting,
         Action::Unmount => observed.volumes = Volumes::Unmounting,
         Action::Delete => observed.deletion = Deletion::InFlight,
         Action::Forget => {}
+        Action::Expire => evict(observed, Eviction::past_deadline()),
         Action::Fetch { container } => {
             with(observed, &container, |record| record.image = ImageState::Fetching);
         }

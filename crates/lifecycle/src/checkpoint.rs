@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::backoff::Backoff;
 use crate::resources::Resources;
 use crate::{
-    Admission, Cause, ContainerId, ContainerRecord, ContainerState, Exit, Host, Known, Observed, PodIdentity,
-    RanImage, Volumes, Wish,
+    Admission, Cause, ContainerId, ContainerRecord, ContainerState, Eviction, Exit, Host, Known, Observed,
+    PodIdentity, RanImage, Volumes, Wish,
 };
 
 /// What of a pod must survive the agent. It holds no secret.
@@ -27,6 +27,9 @@ pub struct Checkpoint {
     pub promised: Resources,
     /// When the node first saw it.
     pub started_at: Option<Timestamp>,
+    /// Why the node ends it for good.
+    #[serde(default)]
+    pub eviction: Option<Eviction>,
     /// Its containers by name.
     pub containers: BTreeMap<String, ContainerCheckpoint>,
 }
@@ -58,6 +61,7 @@ pub fn checkpoint(observed: &Observed) -> Checkpoint {
         admission: observed.admission.clone(),
         promised: Resources::requested(&observed.pod),
         started_at: observed.started_at,
+        eviction: observed.eviction.clone(),
         containers: observed
             .containers
             .iter()
@@ -109,6 +113,7 @@ pub fn recover(
         Some(checkpoint) => {
             observed.admission = checkpoint.admission.clone();
             observed.started_at = checkpoint.started_at;
+            observed.eviction.clone_from(&checkpoint.eviction);
         }
         None if reported.is_some() => {
             observed.admission = Admission::Admitted;

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::reasons::Waiting;
-use crate::{Admission, Exit, ImageKind, LocalImage};
+use crate::{Admission, Eviction, Exit, ImageKind, LocalImage};
 
 /// What the worker should begin now. Beginning it is an [`Event::Began`]; how it ended is another event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub enum Action {
         /// How long it has before it is killed.
         grace: Duration,
     },
+    /// The pod's active deadline has passed: there is nothing to perform.
+    Expire,
     /// Take down volumes and root file systems; logs stay.
     Unmount,
     /// Delete the object, with grace 0 and its UID as precondition.
@@ -55,6 +57,8 @@ pub enum Event {
     ShutDown,
     /// The node has judged the pod.
     Judged(Admission),
+    /// The node ends the pod for good.
+    Evicted(Eviction),
     /// An action was begun.
     Began(Action),
     /// The volumes are there.

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use crate::event::{Action, Event, PullTime};
 use crate::reasons::Waiting;
-use crate::{Admission, ContainerState, Face, Observed, Wish};
+use crate::{Admission, ContainerState, Eviction, Face, Observed, Wish};
 
 /// One Event to write about a pod, in the kubelet's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +49,8 @@ pub fn notices(observed: &Observed, event: &Event) -> Vec<Notice> {
         {
             Vec::new()
         }
+        Event::Evicted(eviction) if observed.eviction.as_ref() == Some(eviction) => evicted(eviction),
+        Event::Began(Action::Expire) => observed.eviction.as_ref().map(evicted).unwrap_or_default(),
         Event::Judged(admission) => judged(observed, admission),
         Event::MountFailed { message } => vec![Notice::of_pod(true, "FailedMount", message.clone())],
         Event::PullSecretsMissing { names } => vec![Notice::of_pod(
@@ -94,6 +96,11 @@ fn judged(observed: &Observed, admission: &Admission) -> Vec<Notice> {
             .collect(),
         Admission::Awaited => Vec::new(),
     }
+}
+
+fn evicted(eviction: &Eviction) -> Vec<Notice> {
+    let notice = || Notice::of_pod(eviction.is_warning(), &eviction.reason, eviction.message.clone());
+    eviction.is_told().then(notice).into_iter().collect()
 }
 
 fn pulled(name: &str, size: u64, pull: Option<PullTime>) -> String {

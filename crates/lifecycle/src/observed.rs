@@ -1,12 +1,16 @@
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
 
 use crate::backoff::Backoff;
-use crate::{ContainerRecord, ContainerState, Exit, Failure, ImageState, PodUid, Wish, support};
+use crate::{ContainerRecord, ContainerState, Eviction, Exit, Failure, ImageState, PodUid, Wish, support};
+
+/// Nothing is ended with less grace than this.
+const SHORTEST_GRACE: Duration = Duration::from_secs(1);
 
 /// All that is known of one pod on this node: owned by the pod's worker, changed by [`crate::apply()`] alone.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +25,8 @@ pub struct Observed {
     pub admission: Admission,
     /// When the node first saw the pod: `status.startTime`.
     pub started_at: Option<Timestamp>,
+    /// Why the node ends the pod for good.
+    pub eviction: Option<Eviction>,
     /// The node it runs on.
     pub host: Arc<Host>,
     /// The pod's volumes.
@@ -99,6 +105,7 @@ impl Observed {
             shutdown: false,
             admission: Admission::Awaited,
             started_at: None,
+            eviction: None,
             host,
             volumes: Volumes::Unmounted,
             mount_failure: None,
@@ -125,7 +132,7 @@ impl Observed {
     /// Whether nothing of the pod may start any more, whatever the agent does.
     #[must_use]
     pub fn is_over_by_wish(&self) -> bool {
-        self.removed || self.pod.is_deleted() || self.pod.has_terminal_phase()
+        self.removed || self.pod.is_deleted() || self.pod.has_terminal_phase() || self.eviction.is_some()
     }
 
     /// Whether all has come to its end: nothing runs, and nothing of it will ever start again.
@@ -165,6 +172,20 @@ impl Observed {
             || self.deletion == Deletion::InFlight
             || self.is_active()
             || self.containers.iter().any(|container| container.image == ImageState::Fetching)
+    }
+
+    /// When the pod has to end, by its own wish.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Timestamp> {
+        let seconds = self.pod.spec.as_ref()?.active_deadline_seconds?;
+        self.started_at?.checked_add(SignedDuration::from_secs(seconds)).ok()
+    }
+
+    /// The grace of its containers: never more than the node can give.
+    #[must_use]
+    pub fn grace(&self) -> Duration {
+        let given = self.eviction.as_ref().and_then(|eviction| eviction.grace);
+        given.map_or(self.pod.grace(), |given| given.min(self.pod.grace()).max(SHORTEST_GRACE))
     }
 
     /// Why the pod cannot be run by this version of the node, though it was admitted.

@@ -15,7 +15,10 @@ const FORCED: Duration = Duration::from_secs(1);
 #[must_use]
 pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
-    if observed.is_ending() || observed.is_terminal() {
+    let deadline = observed.deadline().filter(|_| !observed.is_ending() && !observed.is_terminal());
+    if deadline.is_some_and(|deadline| deadline <= now) {
+        plan.act(Action::Expire);
+    } else if observed.is_ending() || observed.is_terminal() {
         stop(observed, &mut plan);
         if !observed.is_busy() && plan.actions.is_empty() {
             finish(observed, &mut plan, now);
@@ -23,6 +26,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     } else if observed.admission == Admission::Admitted && observed.unsupported().is_none() {
         run(observed, &mut plan, now);
     }
+    deadline.into_iter().filter(|deadline| *deadline > now).for_each(|deadline| plan.wake_at(deadline));
     plan
 }
 
@@ -69,7 +73,7 @@ fn start(container: &ContainerRecord, attempt: u32, plan: &mut Plan, now: Timest
 }
 
 fn stop(observed: &Observed, plan: &mut Plan) {
-    let grace = if observed.removed { FORCED } else { observed.pod.grace() };
+    let grace = if observed.removed { FORCED } else { observed.grace() };
     for container in &observed.containers {
         let name = || container.name.clone();
         match container.state {

@@ -17,7 +17,6 @@ fn unsupported_in_spec(spec: &PodSpec) -> Option<&'static str> {
     let sysctls = spec.security_context.as_ref().and_then(|context| context.sysctls.as_ref());
     first(&[
         (is_filled(spec.init_containers.as_ref()), "initContainers"),
-        (spec.active_deadline_seconds.is_some(), "activeDeadlineSeconds"),
         (is_filled(spec.host_aliases.as_ref()), "hostAliases"),
         (is_filled(spec.resource_claims.as_ref()), "resourceClaims"),
         (is_filled(sysctls), "securityContext.sysctls"),
@@ -102,7 +101,6 @@ mod tests {
             assert_eq!(of_spec(&json!({"containers": [], field: value})), Some(expected));
         };
         check("initContainers", json!([{"name": "init"}]));
-        check("activeDeadlineSeconds", json!(1));
         check("hostAliases", json!([{"ip": "192.0.2.1"}]));
         check("resourceClaims", json!([{"name": "gpu"}]));
         let sysctls =

@@ -21,6 +21,9 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         1 => (0..40_i64).prop_map(Move::Delete),
         1 => Just(Move::Remove),
         1 => Just(Move::ShutDown),
+        1 => Just(Move::Preempt),
+        1 => (0..40_u64).prop_map(Move::StopMachine),
+        1 => (0..2_000_i64).prop_map(Move::SetDeadline),
         1 => any::<bool>().prop_map(Move::SetPhase),
         2 => Just(Move::Kill),
     ];

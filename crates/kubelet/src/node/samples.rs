@@ -22,6 +22,7 @@ pub(super) fn settings() -> NodeSettings {
         addresses: vec!["192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap()],
         port: 10250,
         labels: [("zone".to_owned(), "a".to_owned())].into(),
+        shutdown_grace: crate::ShutdownGrace::default(),
         taints: default_taints("wasm32-wasi"),
         max_pods: None,
         root_dir: "/".into(),

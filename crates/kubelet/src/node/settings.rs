@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use coracle_lifecycle::RuntimeInfo;
 use k8s_openapi::api::core::v1::Taint;
 
+use crate::ShutdownGrace;
+
 /// What a node is by its configuration: plain data, checked before it comes here.
 #[derive(Clone, Debug)]
 pub struct NodeSettings {
@@ -24,6 +26,8 @@ pub struct NodeSettings {
     pub root_dir: PathBuf,
     /// The runtime, as it describes itself.
     pub runtime: RuntimeInfo,
+    /// How long pods have when the machine goes down.
+    pub shutdown_grace: ShutdownGrace,
     /// `nodeInfo.kubeletVersion`: a semantic version after a `v`.
     pub kubelet_version: String,
 }

@@ -4,7 +4,6 @@ use std::time::Duration;
 use coracle_lifecycle::PodIdentity;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod, PodStatus, Secret, ServiceAccount};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use thiserror::Error;
@@ -33,6 +32,11 @@ impl CallError {
     /// Whether the object of the call does not exist.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Api(kube::Error::Api(status)) if status.is_not_found())
+    }
+
+    /// Whether the API server has answered, and would not answer otherwise if it was asked again.
+    pub(crate) fn is_answer(&self) -> bool {
+        matches!(self, Self::Api(kube::Error::Api(_)))
     }
 
     /// Whether the node may not make this call.
@@ -169,16 +173,15 @@ impl PodApi {
         self.call(events.create(&PostParams::default(), event)).await.map(drop)
     }
 
-    /// Says that an Event which was written before has happened `count` times, the last time at `last`.
-    pub(crate) async fn count_event(
-        &self,
-        namespace: &str,
-        name: &str,
-        count: i32,
-        last: Option<&Time>,
-    ) -> Result<(), CallError> {
-        let change = Patch::Strategic(serde_json::json!({ "count": count, "lastTimestamp": last }));
-        let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+    /// Says of an Event which was written before how often it has happened now, when last, and with what message.
+    pub(crate) async fn count_event(&self, event: &Event) -> Result<(), CallError> {
+        let Event { count, last_timestamp, message, .. } = event;
+        let change =
+            serde_json::json!({ "count": count, "lastTimestamp": last_timestamp, "message": message });
+        let (change, metadata) = (Patch::Strategic(change), &event.metadata);
+        let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref());
+        let name = name.unwrap_or_default();
+        let events: Api<Event> = Api::namespaced(self.client.clone(), namespace.unwrap_or_default());
         self.call(events.patch(name, &PatchParams::default(), &change)).await.map(drop)
     }
 }

@@ -3,9 +3,8 @@ use std::mem::take;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coracle_lifecycle::resources::Resources;
 use coracle_lifecycle::{
-    Admission, Checkpoint, Event, Known, NodeView, Observed, PodUid, Wish, govern, recover,
+    Admission, Checkpoint, Event, Eviction, Known, NodeView, PodUid, Resident, Verdict, Wish, govern, recover,
 };
 use futures::future::ready;
 use futures::{Stream, StreamExt};
@@ -16,9 +15,9 @@ use kube::runtime::watcher::{self, watcher};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::shutdown::{Leaving, Stop, end_by_priority, groups};
 use super::worker::{LAST_WORDS, Message, Settled, Worker};
 use super::{Context, disk};
 use crate::answers::{chain, is_expired};
@@ -36,6 +35,8 @@ pub(crate) struct Dispatcher {
     /// The pods of the watch. A worker whose pod the API server no longer has may end before the watch tells: it keeps
     /// its place here, so that an older state of the pod does not bring it back.
     workers: HashMap<PodUid, mpsc::UnboundedSender<Message>>,
+    /// Pods that have their place, and whose end each still waits for.
+    preemptions: HashMap<PodUid, HashSet<PodUid>>,
     tasks: JoinSet<()>,
     uids: HashMap<Id, PodUid>,
     reports: mpsc::UnboundedSender<Settled>,
@@ -59,6 +60,7 @@ impl Dispatcher {
             context,
             view: NodeView::default(),
             workers: HashMap::new(),
+            preemptions: HashMap::new(),
             tasks: JoinSet::new(),
             uids: HashMap::new(),
             reports,
@@ -69,17 +71,17 @@ impl Dispatcher {
         })
     }
 
-    /// Runs the node's pods until `shutdown`, then ends their containers and waits for them. `ready` becomes `None` when
+    /// Runs the node's pods until it is asked to stop, then ends their containers and waits for them. `ready` becomes `None` when
     /// all pods of the node are known.
     pub(crate) async fn run(
         mut self,
         mut node: watch::Receiver<Option<Arc<Node>>>,
         ready: watch::Sender<Option<String>>,
-        shutdown: CancellationToken,
+        stop: Stop,
     ) {
         let first = node.wait_for(Option::is_some);
         let Some(Ok(first)) =
-            shutdown.run_until_cancelled(first).await.map(|node| node.map(|node| node.clone()))
+            stop.agent.run_until_cancelled(first).await.map(|node| node.map(|node| node.clone()))
         else {
             return;
         };
@@ -87,11 +89,10 @@ impl Dispatcher {
         let mut events = Box::pin(watch_pods(&self.context, &self.view.name));
         loop {
             tokio::select! {
-                () = shutdown.cancelled() => break,
+                () = stop.agent.cancelled() => break,
+                () = stop.machine.cancelled(), if !self.view.shutdown => self.leave(&ready, &stop),
                 Some(event) = events.next() => self.watched(event, &ready),
-                Some(Settled(uid)) = self.settled.recv() => {
-                    self.view.promised.remove(&uid);
-                }
+                Some(Settled(uid)) = self.settled.recv() => self.vacate(&uid),
                 Some(ended) = self.tasks.join_next_with_id() => self.ended(ended).await,
                 Ok(()) = node.changed() => {
                     let node = node.borrow_and_update().clone();
@@ -121,7 +122,9 @@ impl Dispatcher {
             Ok(watcher::Event::InitApply(pod)) => self.listing.push(pod),
             Ok(watcher::Event::InitDone) => {
                 self.listed();
-                ready.send_replace(None);
+                if !self.view.shutdown {
+                    ready.send_replace(None);
+                }
             }
             Err(error) => {
                 self.listing.clear();
@@ -187,12 +190,13 @@ impl Dispatcher {
     fn assign(&mut self, pod: &Arc<Pod>, checkpoint: Option<&Checkpoint>, known: &[Known], delay: Duration) {
         let host = Arc::clone(&self.context.host);
         let observed = recover(Arc::clone(pod), host, checkpoint, known, clock::now());
-        let (uid, verdict) = (observed.uid(), self.judge(&observed));
+        let (uid, admission) = (observed.uid(), observed.admission.clone());
+        let is_over = observed.is_terminal();
         let (worker, sender) = Worker::new(Arc::clone(&self.context), observed, known, self.reports.clone());
-        if let Some(verdict) = verdict {
-            let _ = sender.send(Message::Event(Event::Judged(verdict)));
-        }
         self.workers.insert(uid.clone(), sender);
+        if !is_over {
+            self.judge(&uid, pod, &admission);
+        }
         let task = self.tasks.spawn(async move {
             if !delay.is_zero() {
                 sleep(delay).await;
@@ -203,31 +207,66 @@ impl Dispatcher {
     }
 
     /// Judges a pod that was not judged before, and books what it is promised.
-    fn judge(&mut self, observed: &Observed) -> Option<Admission> {
-        if observed.is_terminal() {
-            return None;
+    fn judge(&mut self, uid: &PodUid, pod: &Pod, known: &Admission) {
+        let verdict = match known {
+            Admission::Awaited => self.verdict(pod),
+            known => Verdict::Judged(known.clone()),
+        };
+        if !matches!(verdict, Verdict::Judged(Admission::Refused { .. })) {
+            self.view.residents.insert(uid.clone(), Resident::of(pod));
         }
-        let verdict = (observed.admission == Admission::Awaited).then(|| self.verdict(&observed.pod));
-        if *verdict.as_ref().unwrap_or(&observed.admission) == Admission::Admitted {
-            self.view.promised.insert(observed.uid(), Resources::requested(&observed.pod));
+        match verdict {
+            Verdict::Judged(verdict) if *known == Admission::Awaited => {
+                self.tell(uid, Event::Judged(verdict));
+            }
+            Verdict::Judged(_) => {}
+            Verdict::Preempts(victims) => self.preempt(uid, victims),
         }
-        verdict
     }
 
-    fn verdict(&self, pod: &Pod) -> Admission {
+    /// Ends the victims; their places are booked for the pod, which is told when all have ended.
+    fn preempt(&mut self, uid: &PodUid, victims: Vec<PodUid>) {
+        for victim in &victims {
+            self.tell(victim, Event::Evicted(Eviction::preempted()));
+        }
+        self.preemptions.insert(uid.clone(), victims.into_iter().collect());
+    }
+
+    /// What a pod was promised is free. A pod that waited for its end, and for no other, is taken.
+    fn vacate(&mut self, uid: &PodUid) {
+        self.view.residents.remove(uid);
+        self.preemptions.remove(uid);
+        for victims in self.preemptions.values_mut() {
+            victims.remove(uid);
+        }
+        let ready: Vec<PodUid> =
+            self.preemptions.extract_if(|_, victims| victims.is_empty()).map(|(uid, _)| uid).collect();
+        for uid in ready {
+            self.tell(&uid, Event::Judged(Admission::Admitted));
+        }
+    }
+
+    fn tell(&self, uid: &PodUid, event: Event) {
+        if let Some(worker) = self.workers.get(uid) {
+            let _ = worker.send(Message::Event(event));
+        }
+    }
+
+    fn verdict(&self, pod: &Pod) -> Verdict {
         match (govern(&self.view, pod), self.context.provider.accepts(pod)) {
-            (Admission::Admitted, Err(unsupported)) => Admission::Refused {
+            (refused @ Verdict::Judged(Admission::Refused { .. }), _) => refused,
+            (_, Err(unsupported)) => Verdict::Judged(Admission::Refused {
                 reason: "PodFeatureUnsupported".to_owned(),
                 message: unsupported.to_string(),
-            },
-            (admission, _) => admission,
+            }),
+            (verdict, Ok(())) => verdict,
         }
     }
 
     async fn ended(&mut self, ended: Result<(Id, ()), JoinError>) {
         let id = ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
         let Some(uid) = self.uids.remove(&id) else { return };
-        self.view.promised.remove(&uid);
+        self.vacate(&uid);
         if let Err(error) = ended {
             error!(%uid, %error, "the worker of a pod failed");
             self.revive(&uid).await;
@@ -245,6 +284,25 @@ impl Dispatcher {
         if is_gone {
             self.removed(uid);
         }
+    }
+
+    /// The machine goes down: no pod is taken any more, and those that are here end for good, then the agent.
+    fn leave(&mut self, ready: &watch::Sender<Option<String>>, stop: &Stop) {
+        let grace = self.context.shutdown_grace;
+        if grace.total.is_zero() {
+            return stop.agent.cancel();
+        }
+        info!(pods = self.workers.len(), "the machine goes down: pods end by priority");
+        self.view.shutdown = true;
+        ready.send_replace(Some("node is shutting down".to_owned()));
+        self.context.recorder.node_shutting_down();
+        let views = self.context.directory.list().into_iter();
+        let leaving = views.filter_map(|view| Leaving::new(view, &self.workers)).collect();
+        let (groups, agent) = (groups(grace, leaving), stop.agent.clone());
+        self.tasks.spawn(async move {
+            end_by_priority(groups).await;
+            agent.cancel();
+        });
     }
 
     /// Ends what runs, each with its grace, and waits until the last statuses are written.

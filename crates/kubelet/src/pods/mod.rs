@@ -9,6 +9,7 @@ mod fetch;
 mod patch;
 mod perform;
 mod publish;
+mod shutdown;
 mod spec;
 mod start;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use crate::events::Recorder;
 pub(crate) use api::{CallError, PodApi};
 pub use directory::{PodDirectory, PodView};
 pub(crate) use dispatcher::Dispatcher;
+pub use shutdown::{ShutdownGrace, Stop};
 
 /// How many images are pulled at a time.
 pub(crate) const PULLS_AT_A_TIME: usize = 8;
@@ -43,4 +45,5 @@ pub(crate) struct Context {
     pub(crate) recorder: Recorder,
     pub(crate) directory: PodDirectory,
     pub(crate) pulls: Semaphore,
+    pub(crate) shutdown_grace: ShutdownGrace,
 }

@@ -34,6 +34,7 @@ impl Worker {
             Action::Unmount => self.unmount(),
             Action::Delete => self.delete(),
             Action::Forget => self.forgotten = true,
+            Action::Expire => {}
         }
     }
 

@@ -122,16 +122,24 @@ fn containers_ready(kind: &'static str, observed: &Observed, phase: Phase) -> St
 
 /// What the agent interrupted and may not start again was not the program's fault: a Job's `podFailurePolicy` can
 /// ignore it.
+///
+/// Nor is it what the node ended for others' sake. Both are told with the end only.
 fn disruption_target(observed: &Observed, phase: Phase) -> Option<Statement> {
+    let disruption = |message: String| Statement {
+        kind: "DisruptionTarget",
+        holds: true,
+        reason: Some("TerminationByKubelet"),
+        message: Some(message),
+    };
+    let evicted = observed.eviction.as_ref().filter(|_| phase.is_terminal());
+    if let Some(message) = evicted.and_then(|eviction| eviction.disruption.clone()) {
+        return Some(disruption(message));
+    }
     let interrupted = observed.containers.iter().any(
         |container| matches!(&container.state, ContainerState::Terminated(exit) if exit.cause == Cause::Lost),
     );
     let is_deleted = observed.removed || observed.pod.is_deleted();
     let final_loss = interrupted && phase == Phase::Failed && !is_deleted;
-    (final_loss && observed.pod.restart_policy() == RestartPolicy::Never).then(|| Statement {
-        kind: "DisruptionTarget",
-        holds: true,
-        reason: Some("TerminationByKubelet"),
-        message: Some("The node agent ended while the pod was running".to_owned()),
-    })
+    (final_loss && observed.eviction.is_none() && observed.pod.restart_policy() == RestartPolicy::Never)
+        .then(|| disruption("The node agent ended while the pod was running".to_owned()))
 }

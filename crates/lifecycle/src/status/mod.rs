@@ -56,10 +56,12 @@ fn computed(observed: &Observed, phase: Phase, before: &PodStatus, now: Timestam
         Admission::Refused { reason, message } => Some((reason, message)),
         _ => None,
     };
+    let eviction = observed.eviction.as_ref().filter(|_| phase.is_terminal());
+    let evicted = || eviction.map(|eviction| eviction.message.clone());
     PodStatus {
         phase: Some(phase.as_str().to_owned()),
-        reason: refusal.map(|(reason, _)| reason.clone()),
-        message: refusal.map(|(_, message)| format!("Pod was rejected: {message}")),
+        reason: refusal.map(|(reason, _)| reason).or(eviction.map(|eviction| &eviction.reason)).cloned(),
+        message: refusal.map(|(_, message)| format!("Pod was rejected: {message}")).or_else(evicted),
         qos_class: Some(qos::class(&observed.pod)),
         start_time: observed.started_at.map(time).or_else(|| before.start_time.clone()),
         observed_generation: observed.pod.metadata.generation,

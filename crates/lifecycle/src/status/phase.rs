@@ -36,7 +36,11 @@ impl Phase {
 
 pub(super) fn of(observed: &Observed) -> Phase {
     if observed.is_terminal() {
-        return if has_succeeded(observed) { Phase::Succeeded } else { Phase::Failed };
+        return if observed.eviction.is_none() && has_succeeded(observed) {
+            Phase::Succeeded
+        } else {
+            Phase::Failed
+        };
     }
     let has_all_run = observed.containers.iter().all(|container| match container.state {
         ContainerState::Waiting | ContainerState::Starting => container.last.is_some(),

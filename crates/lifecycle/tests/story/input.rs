@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use coracle_lifecycle::reasons::Waiting;
 use coracle_lifecycle::{
-    Admission, Cause, Digest, Event, Exit, ImageKind, ImageModule, LocalImage, Observed, PullTime, Wish,
+    Admission, Cause, Digest, Event, Eviction, Exit, ImageKind, ImageModule, LocalImage, Observed, PullTime,
+    Wish,
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -79,8 +80,18 @@ pub(super) enum Happening {
         code: i32,
         message: Option<String>,
     },
+    /// The node needs the room for something else.
+    Preempted {},
+    /// The machine goes down, and gives so many seconds.
+    MachineStops {
+        grace: u64,
+    },
     Delete {
         grace: i64,
+    },
+    /// The deadline is set to so many seconds after the start.
+    Deadline {
+        seconds: i64,
     },
     Image {
         container: String,
@@ -163,6 +174,8 @@ impl Happening {
                 let exit = Exit { cause: self::cause(&cause, code), message, started_at, finished_at: now };
                 Event::Exited { container, attempt, exit }
             }
+            Self::Preempted {} => Event::Evicted(Eviction::preempted()),
+            Self::MachineStops { grace } => Event::Evicted(Eviction::shutdown(Duration::from_secs(grace))),
             Self::Removed {} => Event::Removed,
             Self::ShutDown {} => Event::ShutDown,
             Self::Unmounted {} => Event::Unmounted,
@@ -174,6 +187,7 @@ impl Happening {
                 unreachable!("it is not one event")
             }
             Self::Delete { .. }
+            | Self::Deadline { .. }
             | Self::Image { .. }
             | Self::SetPhase { .. }
             | Self::Echo {}
@@ -189,6 +203,9 @@ impl Happening {
                 pod.metadata.deletion_timestamp = Some(Time(now));
                 pod.metadata.deletion_grace_period_seconds = Some(grace);
                 pod.metadata.generation = pod.metadata.generation.map(|generation| generation + 1);
+            }
+            Self::Deadline { seconds } => {
+                pod.spec.as_mut().unwrap().active_deadline_seconds = Some(seconds);
             }
             Self::Image { container, image } => {
                 let containers = &mut pod.spec.as_mut().unwrap().containers;

@@ -45,6 +45,7 @@ impl World {
                 self.starts += 1;
                 Flight::Start(container, attempt)
             }
+            Action::Expire => return,
             other => panic!("{other:?} does not fly"),
         };
         assert!(!self.flights.contains(&flight), "{flight:?} is under way already");

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_lifecycle::{
-    Action, Admission, Checkpoint, Event, Host, Observed, Wish, apply, checkpoint, plan, recover, status,
+    Action, Admission, Checkpoint, Event, Eviction, Host, Observed, Wish, apply, checkpoint, plan, recover,
+    status,
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -50,6 +51,12 @@ pub(crate) enum Move {
     Delete(i64),
     Remove,
     ShutDown,
+    /// The node needs the room.
+    Preempt,
+    /// The machine goes down, and gives so many seconds.
+    StopMachine(u64),
+    /// The pod gets a deadline, so many seconds after its start.
+    SetDeadline(i64),
     /// Somebody else writes a terminal phase.
     SetPhase(bool),
     /// The agent is killed and comes back.
@@ -133,6 +140,10 @@ impl World {
             }
             Move::Publish => self.publish(),
             Move::ShutDown => self.happen(Event::ShutDown),
+            Move::Preempt => self.happen(Event::Evicted(Eviction::preempted())),
+            Move::StopMachine(grace) => {
+                self.happen(Event::Evicted(Eviction::shutdown(Duration::from_secs(grace))));
+            }
             Move::Kill => self.kill(),
             Move::Stale => self.happen(Event::Wished(Arc::new(self.first.clone()))),
             change => self.change(&change),
@@ -169,6 +180,9 @@ impl World {
                 let containers = &mut self.object.spec.as_mut().unwrap().containers;
                 let index = usize::from(*which) % containers.len();
                 containers[index].image = Some(format!("app:{which}"));
+            }
+            Move::SetDeadline(seconds) => {
+                self.object.spec.as_mut().unwrap().active_deadline_seconds = Some(*seconds);
             }
             Move::Relabel => {
                 let labels = self.object.metadata.labels.get_or_insert_default();

@@ -9,7 +9,6 @@ use tempfile::TempDir;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
 
 use super::api::FakeApi;
 use super::images::FakeImages;
@@ -18,7 +17,7 @@ use super::runtime::{FakeRuntime, Run};
 use super::{PATIENCE, shown};
 use crate::Layout;
 use crate::events::{Recorder, record};
-use crate::pods::{Context, Dispatcher, PULLS_AT_A_TIME, PodApi, PodDirectory};
+use crate::pods::{Context, Dispatcher, PULLS_AT_A_TIME, PodApi, PodDirectory, ShutdownGrace, Stop};
 
 pub(crate) const NODE: &str = "n1";
 pub(crate) const CONFIG_MAP: &str = "/api/v1/namespaces/default/configmaps/kube-root-ca.crt";
@@ -36,7 +35,8 @@ pub(crate) struct Scene {
     _root: TempDir,
     recorder: JoinSet<()>,
     agent: JoinSet<()>,
-    shutdown: CancellationToken,
+    pub(crate) stop: Stop,
+    pub(crate) shutdown_grace: ShutdownGrace,
 }
 
 /// A pod that restarts by `policy`, of one container `c` that runs `image`.
@@ -83,7 +83,8 @@ impl Scene {
             _root: root,
             recorder: JoinSet::new(),
             agent: JoinSet::new(),
-            shutdown: CancellationToken::new(),
+            stop: Stop::default(),
+            shutdown_grace: ShutdownGrace::default(),
         }
     }
 
@@ -109,19 +110,25 @@ impl Scene {
             recorder,
             directory: self.directory.clone(),
             pulls: Semaphore::new(PULLS_AT_A_TIME),
+            shutdown_grace: self.shutdown_grace,
         };
         let dispatcher = Dispatcher::new(Arc::new(context)).await.unwrap();
         let (ready, is_ready) = watch::channel(Some("not yet".to_owned()));
         self.ready = is_ready;
-        self.shutdown = CancellationToken::new();
+        self.stop = Stop::default();
         self.recorder.spawn(record(api, events));
-        self.agent.spawn(dispatcher.run(self.node.subscribe(), ready, self.shutdown.clone()));
+        self.agent.spawn(dispatcher.run(self.node.subscribe(), ready, self.stop.clone()));
     }
 
     /// Ends the agent in order, and gives the time that took.
     pub(crate) async fn shut_down(&mut self) -> Duration {
         let began = Instant::now();
-        self.shutdown.cancel();
+        self.stop.agent.cancel();
+        self.ended(began).await
+    }
+
+    /// Waits until the agent has ended of itself, and gives the time since `began`.
+    pub(crate) async fn ended(&mut self, began: Instant) -> Duration {
         let ended = async { while self.agent.join_next().await.is_some() {} };
         timeout(PATIENCE, ended).await.expect("the agent ends");
         self.runtime.die();

@@ -1,7 +1,9 @@
 use coracle_lifecycle::Cause;
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::time::Instant;
 
-use crate::pods::testing::{Scene, pod};
+use crate::ShutdownGrace;
+use crate::pods::testing::{Scene, conditions, pod, shown};
 
 #[tokio::test(start_paused = true)]
 async fn the_oldest_pods_are_taken_first() {
@@ -75,4 +77,124 @@ async fn what_the_runtime_cannot_run_is_refused() {
     let refused = scene.phase("p", "Failed").await;
     assert_eq!(refused["status"]["message"], "Pod was rejected: spec.hostPID: not here");
     assert!(scene.images.state.borrow().pulls.is_empty());
+}
+
+fn critical(image: &str) -> Value {
+    let mut pod = pod("Always", image);
+    pod["spec"]["priority"] = json!(2_000_000_000);
+    pod
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_critical_pod_takes_the_place_of_another_when_that_has_ended() {
+    let mut scene = Scene::empty();
+    scene.make_room(1);
+    scene.start().await;
+    scene.create("victim", pod("Always", "deaf"));
+    scene.phase("victim", "Running").await;
+    let uid = scene.create("critical", critical("app"));
+    assert_eq!(scene.event("Preempting").await, "Preempted in order to admit critical pod");
+    shown(&scene.runtime.state, "a stop", |state| state.of("victim")[0].stops.first().copied()).await;
+    scene.create("late", pod("Always", "app"));
+    scene.phase("late", "Failed").await;
+    assert!(scene.runtime.state.borrow().of("critical").is_empty(), "while its place is taken");
+    scene.runtime.exit("victim", Cause::Exited(0));
+    let victim = scene.phase("victim", "Failed").await;
+    assert_eq!(victim["status"]["reason"], "Preempting");
+    assert_eq!(conditions(&victim)["DisruptionTarget"], "True");
+    let taken = scene.phase("critical", "Running").await;
+    assert_eq!(taken["metadata"]["uid"], uid);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_critical_pod_that_goes_before_its_place_is_free_leaves_it_to_others() {
+    let mut scene = Scene::empty();
+    scene.make_room(1);
+    scene.start().await;
+    scene.create("victim", pod("Always", "deaf"));
+    scene.phase("victim", "Running").await;
+    let uid = scene.create("critical", critical("app"));
+    scene.event("Preempting").await;
+    scene.api.remove("critical");
+    scene.forgotten(&uid).await;
+    scene.runtime.exit("victim", Cause::Killed);
+    scene.phase("victim", "Failed").await;
+    scene.create("next", pod("Always", "app"));
+    scene.phase("next", "Running").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_ends_the_pod_for_good() {
+    let mut scene = Scene::new().await;
+    let mut late = pod("Always", "app");
+    late["spec"]["activeDeadlineSeconds"] = json!(60);
+    scene.create("p", late);
+    scene.phase("p", "Running").await;
+    let shown = scene.phase("p", "Failed").await;
+    let message = "Pod was active on the node longer than the specified deadline";
+    assert_eq!(
+        (&shown["status"]["reason"], &shown["status"]["message"]),
+        (&json!("DeadlineExceeded"), &json!(message))
+    );
+    assert_eq!(scene.event("DeadlineExceeded").await, message);
+    assert!(!conditions(&shown).contains_key("DisruptionTarget"));
+    scene.kill().await;
+    scene.start().await;
+    scene.is_ready().await;
+    scene.create("q", pod("Always", "app"));
+    scene.phase("q", "Running").await;
+    assert_eq!(scene.runtime.state.borrow().of("p").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_machine_goes_down_critical_pods_end_last() {
+    let mut scene = Scene::empty();
+    let seconds = std::time::Duration::from_secs;
+    scene.shutdown_grace = ShutdownGrace { total: seconds(30), critical: seconds(10) };
+    scene.start().await;
+    scene.create("plain", pod("Always", "deaf"));
+    scene.create("critical", critical("app"));
+    scene.phase("plain", "Running").await;
+    scene.phase("critical", "Running").await;
+    let began = Instant::now();
+    scene.stop.machine.cancel();
+    let graces = shown(&scene.runtime.state, "a stop", |state| {
+        let stops = &state.of("plain")[0].stops;
+        (!stops.is_empty()).then(|| stops.clone())
+    })
+    .await;
+    assert_eq!(graces, [seconds(20)]);
+    assert_eq!(scene.ready.borrow().as_deref(), Some("node is shutting down"));
+    scene.create("late", pod("Always", "app"));
+    let late = scene.phase("late", "Failed").await;
+    assert_eq!(late["status"]["reason"], "NodeShutdown");
+    assert!(scene.runtime.state.borrow().of("critical")[0].stops.is_empty(), "before the others have ended");
+    tokio::time::advance(seconds(5)).await;
+    scene.runtime.exit("plain", Cause::Killed);
+    let took = scene.ended(began).await;
+    assert!((5..10).contains(&took.as_secs()), "{took:?}");
+    for (name, grace) in [("plain", 20), ("critical", 10)] {
+        let shown = scene.phase(name, "Failed").await;
+        assert_eq!(shown["status"]["reason"], "Terminated");
+        assert_eq!(conditions(&shown)["DisruptionTarget"], "True");
+        assert_eq!(scene.runtime.state.borrow().of(name)[0].stops, [seconds(grace)]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_that_do_not_end_keep_the_others_waiting_only_so_long() {
+    let mut scene = Scene::empty();
+    let seconds = std::time::Duration::from_secs;
+    scene.shutdown_grace = ShutdownGrace { total: seconds(30), critical: seconds(10) };
+    scene.start().await;
+    scene.create("plain", pod("Always", "deaf"));
+    scene.create("critical", critical("app"));
+    scene.phase("plain", "Running").await;
+    scene.phase("critical", "Running").await;
+    let began = Instant::now();
+    scene.stop.machine.cancel();
+    scene.phase("critical", "Failed").await;
+    assert_eq!(began.elapsed().as_secs(), 20);
+    scene.runtime.exit("plain", Cause::Killed);
+    scene.ended(began).await;
 }
