@@ -5,17 +5,17 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Node as NodeObject;
 use kube::Api;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::watch_object;
+use kube::api::{Patch, PatchParams};
 use rustix::process::Signal;
+use serde_json::json;
 
 use crate::cluster::{Cluster, NodeIdentity};
 use crate::ports;
 use crate::process::{Launch, Process};
 use crate::scratch::Scratch;
+use crate::wait;
 
 const READY_LIMIT: Duration = Duration::from_mins(1);
 const END_LIMIT: Duration = Duration::from_mins(1);
@@ -170,41 +170,34 @@ fn arguments(options: &NodeOptions, identity: &NodeIdentity, port: u16, root: &P
 
 /// Starts the process and waits until it has made its Node object Ready.
 async fn joined(api: &Api<NodeObject>, launch: &Launch) -> anyhow::Result<Process> {
-    let mut seen = Box::pin(watch_object(api.clone(), &launch.name).default_backoff());
-    let before = first(&mut seen).await?;
+    forget_heartbeat(api, &launch.name).await?;
     let process = Process::spawn(launch)?;
-    let limit = tokio::time::sleep(READY_LIMIT);
     tokio::select! {
-        () = ready(&mut seen, before.as_deref()) => Ok(process),
+        joined = wait::object(api.clone(), &launch.name, READY_LIMIT, is_ready) => {
+            joined.with_context(|| process.tail())?;
+            Ok(process)
+        }
         status = process.exited() => bail!("node {} ended, {}; {}", launch.name, status?, process.tail()),
-        () = limit => bail!("node {} was not Ready after {READY_LIMIT:?}; {}", launch.name, process.tail()),
     }
 }
 
-/// The version of the Node object before the start: an agent that was killed leaves one that still says Ready.
-async fn first<E>(
-    seen: &mut (impl Stream<Item = Result<Option<NodeObject>, E>> + Unpin),
-) -> anyhow::Result<Option<String>> {
-    loop {
-        if let Ok(node) = seen.next().await.context("the watch of the Node ended")? {
-            return Ok(node.and_then(|node| node.metadata.resource_version));
-        }
-    }
-}
-
-async fn ready<E>(
-    seen: &mut (impl Stream<Item = Result<Option<NodeObject>, E>> + Unpin),
-    before: Option<&str>,
-) {
-    while let Some(item) = seen.next().await {
-        let Ok(Some(node)) = item else { continue };
-        if node.metadata.resource_version.as_deref() != before && is_ready(&node) {
-            return;
-        }
-    }
+/// Takes the time from the last heartbeat. An agent that has ended leaves a Node that still says Ready, and the control
+/// plane goes on changing it: only the next agent gives a heartbeat its time.
+async fn forget_heartbeat(api: &Api<NodeObject>, name: &str) -> anyhow::Result<()> {
+    let Some(node) = api.get_opt(name).await? else { return Ok(()) };
+    let conditions = node.status.and_then(|status| status.conditions).into_iter().flatten();
+    let forgotten: Vec<_> = conditions
+        .filter(|condition| condition.type_ == "Ready")
+        .map(|ready| json!({ "type": "Ready", "status": ready.status, "lastHeartbeatTime": null }))
+        .collect();
+    let patch = json!({ "status": { "conditions": forgotten } });
+    api.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await?;
+    Ok(())
 }
 
 fn is_ready(node: &NodeObject) -> bool {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    conditions.into_iter().flatten().any(|condition| {
+        condition.type_ == "Ready" && condition.status == "True" && condition.last_heartbeat_time.is_some()
+    })
 }

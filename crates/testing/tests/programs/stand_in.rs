@@ -40,7 +40,10 @@ async fn register(kubeconfig: &str, name: &str) -> anyhow::Result<()> {
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
     nodes.patch(name, &params, &Patch::Apply(node)).await?;
     for status in ["False", "True"] {
-        let condition = json!({"type": "Ready", "status": status, "reason": "StandIn", "message": ""});
+        let condition = json!({
+            "type": "Ready", "status": status, "reason": "StandIn", "message": "",
+            "lastHeartbeatTime": "2000-01-01T00:00:00Z",
+        });
         let status = json!({"apiVersion": "v1", "kind": "Node", "status": {"conditions": [condition]}});
         nodes.patch_status(name, &params, &Patch::Apply(status)).await?;
     }
