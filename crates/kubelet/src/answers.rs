@@ -6,6 +6,8 @@ use kube::runtime::watcher;
 pub(crate) fn words(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),
+        // What cannot be read may be quoted by the error, and may be a secret.
+        kube::Error::SerdeError(_) => "the API server's answer cannot be read".to_owned(),
         other => chain(other),
     }
 }

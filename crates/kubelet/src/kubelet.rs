@@ -13,7 +13,9 @@ use tokio_util::sync::CancellationToken;
 use crate::Layout;
 use crate::events::{Recorder, record};
 use crate::node::{NodeAgent, NodeSettings};
-use crate::pods::{Context, Dispatcher, PULLS_AT_A_TIME, PodApi, PodDirectory, Stop};
+use crate::pods::{
+    Context, Dispatcher, ObjectSource, PULLS_AT_A_TIME, PodApi, PodDirectory, Services, Stop, Supplies,
+};
 
 /// How long the agent's end waits for the last Events to be written.
 const LAST_EVENTS: Duration = Duration::from_secs(2);
@@ -54,6 +56,8 @@ impl Kubelet {
     pub async fn run(self, directory: PodDirectory, stop: Stop) -> Result<(), KubeletError> {
         let (recorder, events) = Recorder::new(&self.settings.name);
         let api = PodApi::new(self.client.clone());
+        let (node, known_node) = watch::channel(None);
+        let (services, services_known) = Services::watch(self.client.clone());
         let context = Arc::new(Context {
             api: api.clone(),
             host: Arc::new(self.host()),
@@ -64,14 +68,18 @@ impl Kubelet {
             directory,
             pulls: Semaphore::new(PULLS_AT_A_TIME),
             shutdown_grace: self.settings.shutdown_grace,
+            node: known_node.clone(),
+            services,
+            supplies: Supplies::new(ObjectSource::new(&api)),
         });
         let dispatcher = Dispatcher::new(context).await.map_err(KubeletError::RootDirectory)?;
-        let (node, known_node) = watch::channel(None);
         let (ready, readiness) = watch::channel(Some("the node's pods are not known yet".to_owned()));
         let agent = NodeAgent::new(Arc::new(self.settings), self.client, self.images, recorder);
         let agent_ends = CancellationToken::new();
         let mut agents = JoinSet::new();
         agents.spawn(agent.run(readiness, node, agent_ends.clone()));
+        let mut watches = JoinSet::new();
+        watches.spawn(services_known);
         let mut recorders = JoinSet::new();
         recorders.spawn(record(api, events));
         dispatcher.run(known_node, ready, stop).await;

@@ -9,6 +9,7 @@ mod events;
 mod kubelet;
 mod layout;
 mod pods;
+mod watching;
 
 pub mod node;
 pub mod server;

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::backoff::{Backoff, CONTAINER, MOUNT};
@@ -22,6 +22,7 @@ pub fn apply(observed: &mut Observed, event: Event, now: Timestamp) {
         Event::Began(action) => begin(observed, action, now),
         Event::Mounted => mounted(observed),
         Event::MountFailed { message } => fail_mount(observed, message, now),
+        Event::SourcesChanged => retry_sources(observed, now),
         Event::Unmounted => observed.volumes = Volumes::Gone,
         Event::Published { terminal } => observed.published |= terminal,
         Event::Deleted => observed.deletion = Deletion::Done,
@@ -191,6 +192,15 @@ fn fail_mount(observed: &mut Observed, message: String, now: Timestamp) {
     let before = observed.mount_failure.as_ref();
     observed.mount_failure = Some(Failure::new(MOUNT, before, Waiting::ContainerCreating, message, now));
     observed.volumes = Volumes::Unmounted;
+}
+
+/// A failure for want of something waits no longer when there is news of that.
+fn retry_sources(observed: &mut Observed, now: Timestamp) {
+    let failures = observed.containers.iter_mut().filter_map(|record| record.failure.as_mut());
+    let of_config = failures.filter(|failure| failure.reason == Waiting::CreateContainerConfigError);
+    for failure in of_config.chain(observed.mount_failure.as_mut()) {
+        failure.backoff = Backoff { delay: SignedDuration::ZERO, updated_at: now };
+    }
 }
 
 fn fail_delete(observed: &mut Observed, now: Timestamp) {

@@ -68,6 +68,8 @@ pub enum Event {
         /// Which one and why.
         message: String,
     },
+    /// What the pod refers to has changed: what could not be made of it is tried again at once.
+    SourcesChanged,
     /// The image is not here: a pull began.
     PullBegan {
         /// The container.

@@ -22,7 +22,8 @@ pub struct Resources {
     pub scalar: BTreeMap<String, u64>,
 }
 
-type Amounts = BTreeMap<String, Quantity>;
+/// A resource list of the API: amounts by the name of what they are of.
+pub type Amounts = BTreeMap<String, Quantity>;
 
 impl Resources {
     /// What a pod asks to be promised, reckoned as the scheduler does: the sum over its containers, at least what each

@@ -33,13 +33,11 @@ fn unsupported_in_container(container: &Container) -> Option<String> {
         (container.lifecycle.is_some(), "lifecycle"),
         (container.restart_policy.is_some(), "restartPolicy"),
         (is_filled(container.restart_policy_rules.as_ref()), "restartPolicyRules"),
-        (is_filled(container.env_from.as_ref()), "envFrom"),
         (is_filled(container.volume_devices.as_ref()), "volumeDevices"),
         (is_filled(claims), "resources.claims"),
         (falls_back_to_logs, "terminationMessagePolicy"),
     ])
     .map(str::to_owned)
-    .or_else(|| unsupported_variable(container))
     .or_else(|| unsupported_mount(container))
 }
 
@@ -56,11 +54,6 @@ fn first(fields: &[(bool, &'static str)]) -> Option<&'static str> {
 
 fn is_filled<T>(list: Option<&Vec<T>>) -> bool {
     list.is_some_and(|list| !list.is_empty())
-}
-
-fn unsupported_variable(container: &Container) -> Option<String> {
-    let position = container.env.iter().flatten().position(|variable| variable.value_from.is_some())?;
-    Some(format!("env[{position}].valueFrom"))
 }
 
 fn unsupported_mount(container: &Container) -> Option<String> {
@@ -121,12 +114,10 @@ mod tests {
         check(json!({"lifecycle": {}}), "lifecycle");
         check(json!({"restartPolicy": "Never"}), "restartPolicy");
         check(json!({"restartPolicyRules": [{"action": "Restart"}]}), "restartPolicyRules");
-        check(json!({"envFrom": [{"prefix": "A"}]}), "envFrom");
         check(json!({"volumeDevices": [{"name": "v", "devicePath": "/dev/v"}]}), "volumeDevices");
         check(json!({"resources": {"claims": [{"name": "gpu"}]}}), "resources.claims");
         check(json!({"terminationMessagePolicy": "FallbackToLogsOnError"}), "terminationMessagePolicy");
         check(json!({"ports": [{"containerPort": 80, "hostPort": 80}]}), "ports[0].hostPort");
-        check(json!({"env": [{"name": "A"}, {"name": "B", "valueFrom": {}}]}), "env[1].valueFrom");
         let mount =
             |key: &str, value: &str| json!({"volumeMounts": [{"name": "v", "mountPath": "/v", key: value}]});
         check(mount("subPath", "a"), "volumeMounts[0].subPath");
@@ -141,7 +132,7 @@ mod tests {
             "hostNetwork": true, "hostUsers": false, "initContainers": [], "ephemeralContainers": [{"name": "debug"}],
             "terminationGracePeriodSeconds": 5, "tolerations": [], "enableServiceLinks": true,
             "containers": [{
-                "name": "app", "env": [{"name": "A", "value": "1"}], "envFrom": [],
+                "name": "app", "env": [{"name": "A", "valueFrom": {}}], "envFrom": [{"prefix": "A"}],
                 "ports": [{"containerPort": 80, "hostPort": 80}], "terminationMessagePolicy": "File",
                 "volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": "", "mountPropagation": "None"}],
             }],

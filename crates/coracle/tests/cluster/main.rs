@@ -8,6 +8,7 @@
 mod deletion;
 mod deployments;
 mod descriptions;
+mod environment;
 mod events;
 mod gate;
 mod guests;

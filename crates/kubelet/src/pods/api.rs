@@ -1,11 +1,14 @@
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_lifecycle::PodIdentity;
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod, PodStatus, Secret, ServiceAccount};
-use kube::Client;
+use k8s_openapi::api::core::v1::{Event, Pod, PodStatus, Secret, ServiceAccount};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Client, Resource};
+use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -132,11 +135,11 @@ impl PodApi {
         self.call(Api::namespaced(self.client.clone(), namespace).get_opt(name)).await
     }
 
-    pub(crate) async fn config_map(
-        &self,
-        namespace: &str,
-        name: &str,
-    ) -> Result<Option<ConfigMap>, CallError> {
+    /// An object of a namespace; `None` when there is none.
+    pub(super) async fn get<K>(&self, namespace: &str, name: &str) -> Result<Option<K>, CallError>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    {
         self.call(Api::namespaced(self.client.clone(), namespace).get_opt(name)).await
     }
 

@@ -6,12 +6,10 @@ use std::time::Duration;
 use coracle_lifecycle::{
     Admission, Checkpoint, Event, Eviction, Known, NodeView, PodUid, Resident, Verdict, Wish, govern, recover,
 };
-use futures::future::ready;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, watcher};
+use kube::runtime::watcher;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
@@ -20,8 +18,8 @@ use tracing::{error, info, warn};
 use super::shutdown::{Leaving, Stop, end_by_priority, groups};
 use super::worker::{LAST_WORDS, Message, Settled, Worker};
 use super::{Context, disk};
-use crate::answers::{chain, is_expired};
-use crate::clock;
+use crate::answers::chain;
+use crate::{clock, watching};
 
 /// How long a pod waits for a new worker after its worker failed.
 const REVIVAL: Duration = Duration::from_secs(10);
@@ -326,11 +324,5 @@ fn watch_pods(
     node: &str,
 ) -> impl Stream<Item = Result<watcher::Event<Pod>, watcher::Error>> + use<> {
     let pods: Api<Pod> = Api::all(context.api.client());
-    let config = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
-    // That a list is asked for is no sign of life: it would take back the waits before the next try.
-    let is_news = |event: &Result<_, _>| match event {
-        Ok(event) => ready(!matches!(event, watcher::Event::Init)),
-        Err(error) => ready(!is_expired(error)),
-    };
-    watcher(pods, config).filter(is_news).default_backoff().modify(|pod| pod.metadata.managed_fields = None)
+    watching::follow(pods, watcher::Config::default().fields(&format!("spec.nodeName={node}")))
 }

@@ -5,13 +5,17 @@ mod credentials;
 mod directory;
 mod disk;
 mod dispatcher;
+mod environment;
 mod fetch;
+mod objects;
 mod patch;
 mod perform;
 mod publish;
+mod services;
 mod shutdown;
 mod spec;
 mod start;
+mod supplies;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -22,7 +26,8 @@ mod worker;
 use std::sync::Arc;
 
 use coracle_lifecycle::{Host, Images, Provider};
-use tokio::sync::Semaphore;
+use k8s_openapi::api::core::v1::Node;
+use tokio::sync::{Semaphore, watch};
 
 use crate::Layout;
 use crate::events::Recorder;
@@ -30,7 +35,10 @@ use crate::events::Recorder;
 pub(crate) use api::{CallError, PodApi};
 pub use directory::{PodDirectory, PodView};
 pub(crate) use dispatcher::Dispatcher;
+pub(crate) use objects::ObjectSource;
+pub(crate) use services::Services;
 pub use shutdown::{ShutdownGrace, Stop};
+pub(crate) use supplies::Supplies;
 
 /// How many images are pulled at a time.
 pub(crate) const PULLS_AT_A_TIME: usize = 8;
@@ -45,5 +53,9 @@ pub(crate) struct Context {
     pub(crate) recorder: Recorder,
     pub(crate) directory: PodDirectory,
     pub(crate) pulls: Semaphore,
+    /// The node's own object as last seen.
+    pub(crate) node: watch::Receiver<Option<Arc<Node>>>,
+    pub(crate) services: Services,
+    pub(crate) supplies: Supplies,
     pub(crate) shutdown_grace: ShutdownGrace,
 }

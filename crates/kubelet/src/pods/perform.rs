@@ -50,12 +50,21 @@ impl Worker {
     }
 
     fn mount(&mut self, pod: Arc<Pod>) {
+        self.keep_supplied();
         self.spawn(|context| async move {
             match volumes::mount(&context, &pod).await {
                 Ok(()) => Event::Mounted,
                 Err(error) => Event::MountFailed { message: error.to_string() },
             }
         });
+    }
+
+    /// Sees to it, from the first mount on, that the pod follows what it refers to.
+    fn keep_supplied(&mut self) {
+        if self.keeper.is_none() {
+            let (supply, outbox) = (self.context.supplies.of(&self.identity), self.outbox.clone());
+            self.keeper = Some(self.tasks.spawn(async move { supply.keep(&outbox).await }));
+        }
     }
 
     fn fetch(&mut self, pod: Arc<Pod>, container: String) {
@@ -84,6 +93,10 @@ impl Worker {
     fn unmount(&mut self) {
         let (layout, uid) = (self.context.layout.clone(), self.identity.uid.clone());
         self.context.provider.remove_pod(&uid);
+        self.context.supplies.end(&uid);
+        if let Some(keeper) = self.keeper.take() {
+            keeper.abort();
+        }
         self.spawn(|_| async move {
             let removed = disk::off_thread(move || disk::remove_runs(&layout, &uid)).await;
             if let Err(error) = removed {

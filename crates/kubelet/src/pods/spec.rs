@@ -1,38 +1,55 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use coracle_lifecycle::environment::{expand, literal_variables};
+use coracle_lifecycle::environment::{EnvironmentError, Variables, expand};
 use coracle_lifecycle::{
     ContainerId, ContainerSpec, Dns, Limits, LocalImage, LogFile, Mount, Network, Port, Protocol, Wish,
     quantity,
 };
 use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use thiserror::Error;
 
+use super::environment::variables;
+use super::objects::FetchError;
+use super::services::ServicesUnknown;
 use super::{Context, volumes};
 
 /// The size at which a container's log is rotated, and how many files are kept: the kubelet's defaults.
 const LOG_SIZE: u64 = 10 * 1024 * 1024;
 const LOG_FILES: u32 = 5;
 
+/// Why what a container asks for cannot be put together. The message is the kubelet's.
+#[derive(Debug, Error)]
+pub(super) enum ConfigError {
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error(transparent)]
+    Services(#[from] ServicesUnknown),
+}
+
 /// Resolves one run of a container of `pod` into plain data.
-pub(super) fn resolve(
+pub(super) async fn resolve(
     context: &Context,
     pod: &Pod,
     declared: &Container,
     attempt: u32,
     image: LocalImage,
-) -> ContainerSpec {
+) -> Result<ContainerSpec, ConfigError> {
     let identity = pod.identity();
-    let env = variables(declared);
-    let expanded =
-        |texts: &Option<Vec<String>>| texts.iter().flatten().map(|text| expand(text, &env)).collect();
+    let network = network(context, pod);
+    let env = variables(context, pod, declared, &network).await?;
+    let expanded = |texts: &Option<Vec<String>>| {
+        texts.iter().flatten().map(|text| expand(text, |name| env.get(name))).collect()
+    };
     let security = declared.security_context.as_ref();
-    ContainerSpec {
+    Ok(ContainerSpec {
         id: ContainerId::of(&identity.uid, &declared.name, attempt),
         name: declared.name.clone(),
         annotations: pod.metadata.annotations.clone().unwrap_or_default(),
-        network: network(context, pod),
+        network,
         image,
         root: root(context, pod, declared, attempt),
         read_only_root: security.and_then(|security| security.read_only_root_filesystem).unwrap_or(false),
@@ -53,22 +70,16 @@ pub(super) fn resolve(
         runtime_handler: None,
         pod: identity,
         env: with_hostname(env, pod),
-    }
+    })
 }
 
 fn root(context: &Context, pod: &Pod, declared: &Container, attempt: u32) -> PathBuf {
     context.layout.container_root(&pod.identity().uid, &declared.name, attempt)
 }
 
-/// The variables the pod declares, in order.
-fn variables(declared: &Container) -> Vec<(String, String)> {
-    let literal = declared.env.iter().flatten();
-    let literal = literal.map(|variable| (variable.name.clone(), variable.value.clone().unwrap_or_default()));
-    literal_variables(&literal.collect::<Vec<_>>())
-}
-
 /// The variables and `HOSTNAME`, which a runtime sets where the pod does not: `$(HOSTNAME)` does not see it.
-fn with_hostname(mut variables: Vec<(String, String)>, pod: &Pod) -> Vec<(String, String)> {
+fn with_hostname(variables: Variables, pod: &Pod) -> Vec<(String, String)> {
+    let mut variables: Vec<(String, String)> = variables.into();
     if !variables.iter().any(|(name, _)| name == "HOSTNAME") {
         variables.insert(0, ("HOSTNAME".to_owned(), hostname(pod)));
     }
@@ -140,22 +151,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn hostname_is_set_where_the_pod_does_not_and_never_expanded() {
-        let check = |env: serde_json::Value, expected: &[(&str, &str)]| {
-            let pod: Pod = serde_json::from_value(json!({
-                "metadata": { "name": "p" },
-                "spec": { "containers": [{ "name": "c", "env": env }] }
-            }))
-            .unwrap();
-            let found = with_hostname(variables(pod.container("c").unwrap()), &pod);
-            let found: Vec<_> = found.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-            assert_eq!(found, expected);
-        };
-        check(json!([{ "name": "A", "value": "$(HOSTNAME)" }]), &[("HOSTNAME", "p"), ("A", "$(HOSTNAME)")]);
-        check(json!([{ "name": "HOSTNAME", "value": "own" }]), &[("HOSTNAME", "own")]);
-    }
 
     #[test]
     fn long_names_make_host_names_that_fit() {

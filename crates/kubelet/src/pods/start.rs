@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use thiserror::Error;
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::spec::ConfigError;
 use super::worker::Message;
 use super::{Context, disk, spec};
 
@@ -22,6 +23,8 @@ pub(super) struct Run {
 enum Failure {
     #[error("the pod has no container {0:?}")]
     Undeclared(String),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     #[error("cannot make {path}: {source}")]
     Directory { path: PathBuf, source: io::Error },
     #[error("cannot lay out the image's files: {0}")]
@@ -34,6 +37,7 @@ impl Failure {
     fn reason(&self) -> Waiting {
         match self {
             Self::Start(error) => Waiting::from(error),
+            Self::Config(_) => Waiting::CreateContainerConfigError,
             Self::Undeclared(_) | Self::Directory { .. } | Self::Image(_) => Waiting::CreateContainerError,
         }
     }
@@ -70,7 +74,7 @@ pub(super) async fn watch_end(
 
 async fn try_start(context: &Context, pod: &Pod, run: Run) -> Result<Arc<dyn Container>, Failure> {
     let declared = pod.container(&run.container).ok_or_else(|| Failure::Undeclared(run.container.clone()))?;
-    let spec = spec::resolve(context, pod, declared, run.attempt, run.image);
+    let spec = spec::resolve(context, pod, declared, run.attempt, run.image).await?;
     make_directories(context, &spec, run.attempt).await?;
     context.images.root_file_system(&spec.image, &spec.root).await?;
     Ok(context.provider.start(spec).await?)

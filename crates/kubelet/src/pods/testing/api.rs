@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::objects::{Call, Fault, State, path, refusal};
+use super::objects::{Call, Fault, State, is_in, path, refusal};
 
 /// An API server in memory. It holds pods and what they refer to, records each call, and can be made to fail.
 #[derive(Clone)]
@@ -22,11 +22,11 @@ pub(crate) struct FakeApi {
 type Reply = Response<StreamBody<BoxStream<'static, Result<Frame<Bytes>, Infallible>>>>;
 
 impl FakeApi {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { state: Arc::new(watch::Sender::new(State::default())) }
     }
 
-    pub(super) fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         let api = self.clone();
         let service = tower::service_fn(move |request| {
             let api = api.clone();
@@ -44,9 +44,19 @@ impl FakeApi {
         self.state.send_modify(|state| state.faults.clear());
     }
 
-    /// Puts an object where a GET finds it.
+    /// Puts an object where a GET finds it and watches hear of it.
     pub(crate) fn put(&self, path: &str, object: Value) {
-        self.state.send_modify(|state| drop(state.objects.insert(path.to_owned(), object)));
+        self.state.send_modify(|state| {
+            let mut object = object;
+            object["metadata"]["name"] = path.rsplit('/').next().into();
+            let kind = if state.objects.contains_key(path) { "MODIFIED" } else { "ADDED" };
+            state.store(path.to_owned(), object, kind);
+        });
+    }
+
+    /// Takes an object away.
+    pub(crate) fn take(&self, path: &str) {
+        self.state.send_modify(|state| state.remove(path));
     }
 
     /// Creates or changes a pod as somebody else.
@@ -81,42 +91,97 @@ impl FakeApi {
         self.state.send_modify(|state| state.calls.push(call.clone()));
         self.state.subscribe().wait_for(|state| state.fault(&line) != Some(Fault::Hang)).await.unwrap();
         if is_watch {
-            return self.watch();
+            return self.watch(parts.uri.path(), parts.uri.query().unwrap_or_default());
         }
         let kind = parts.headers.get("content-type").map(|kind| kind.as_bytes().to_vec());
         let mut answer = (415, refusal(415));
         if method == "PATCH" && kind.as_deref() != Some(b"application/strategic-merge-patch+json") {
             return reply(answer);
         }
-        self.state.send_modify(|state| answer = state.answer(method, parts.uri.path(), &call.body));
+        self.state.send_modify(|state| {
+            answer = {
+                let query = parts.uri.query().unwrap_or_default();
+                state.answer(method, parts.uri.path(), query, &call.body)
+            }
+        });
         self.state.subscribe().wait_for(|state| state.fault(&line) != Some(Fault::Mute)).await.unwrap();
         reply(answer)
     }
 
-    /// All that happens from now on, until the watch breaks.
-    fn watch(&self) -> Reply {
-        let receiver = self.state.subscribe();
+    /// All that happens to what is asked for, until the watch breaks.
+    fn watch(&self, collection: &str, query: &str) -> Reply {
+        let watch = Watch::new(self, collection, query);
+        let events = stream::unfold(Some(watch), |watch| async move { Some(watch?.next().await) });
+        Response::new(StreamBody::new(events.boxed()))
+    }
+}
+
+/// A watch that is under way.
+struct Watch {
+    api: FakeApi,
+    receiver: watch::Receiver<State>,
+    collection: String,
+    query: String,
+    told: usize,
+    breaks: usize,
+}
+
+impl Watch {
+    fn new(api: &FakeApi, collection: &str, query: &str) -> Self {
+        let receiver = api.state.subscribe();
+        let version = query.split_once("resourceVersion=").map(|(_, rest)| rest.split('&').next().unwrap());
         let (told, breaks) = {
             let state = receiver.borrow();
-            (state.log.len(), state.breaks)
+            (version.and_then(|version| version.parse().ok()).unwrap_or(state.log.len()), state.breaks)
         };
-        let line = |event: &Value| Ok(Frame::data(Bytes::from(format!("{event}\n"))));
-        let events = stream::unfold(Some((receiver, told)), move |watch| async move {
-            let (mut receiver, told) = watch?;
-            let state = receiver
-                .wait_for(|state| {
-                    state.breaks > breaks || state.log.get(told).is_some_and(|event| !state.is_held(event))
-                })
-                .await
-                .unwrap();
-            if state.breaks > breaks {
-                return Some((line(&json!({ "type": "ERROR", "object": refusal(410) })), None));
-            }
-            let event = line(&state.log[told]);
-            drop(state);
-            Some((event, Some((receiver, told + 1))))
+        let watch = Self {
+            api: api.clone(),
+            receiver,
+            collection: collection.to_owned(),
+            query: query.to_owned(),
+            told,
+            breaks,
+        };
+        api.state.send_modify(|state| state.watches.push(watch.asked()));
+        watch
+    }
+
+    fn asked(&self) -> String {
+        format!("{}?{}", self.collection, self.query)
+    }
+
+    async fn next(mut self) -> (Result<Frame<Bytes>, Infallible>, Option<Self>) {
+        let position = |state: &State| {
+            let (collection, query) = (&self.collection, &self.query);
+            let rest = state.log[self.told..].iter().position(|(path, _)| is_in(path, collection, query));
+            rest.map(|position| self.told + position)
+        };
+        let is_told = |state: &State| {
+            let event = position(state).map(|position| &state.log[position].1);
+            state.breaks > self.breaks || event.is_some_and(|event| !state.is_held(event))
+        };
+        let (line, told) = {
+            let state = self.receiver.clone().wait_for(is_told).await.map(|state| {
+                let next = position(&state).filter(|_| state.breaks == self.breaks);
+                let event = next.map(|next| state.log[next].1.clone());
+                (event.unwrap_or_else(|| json!({ "type": "ERROR", "object": refusal(410) })), next)
+            });
+            state.unwrap()
+        };
+        let line = Ok(Frame::data(Bytes::from(format!("{line}\n"))));
+        let Some(told) = told else { return (line, None) };
+        self.told = told + 1;
+        (line, Some(self))
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let asked = self.asked();
+        self.api.state.send_modify(|state| {
+            let position = state.watches.iter().position(|watch| *watch == asked).unwrap();
+            state.watches.swap_remove(position);
         });
-        Response::new(StreamBody::new(events.boxed()))
     }
 }
 

@@ -12,9 +12,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+pub(super) use api::FakeApi;
 pub(crate) use images::FakeImages;
 pub(super) use images::image;
-pub(super) use objects::Fault;
+pub(crate) use objects::{Fault, State};
 pub(super) use runtime::FakeRuntime;
 pub(super) use scene::{CONFIG_MAP, SECRET, Scene, conditions, container, pod};
 
@@ -22,7 +23,7 @@ pub(super) use scene::{CONFIG_MAP, SECRET, Scene, conditions, container, pod};
 const PATIENCE: Duration = Duration::from_hours(2);
 
 /// Waits until the state shows something, and gives that.
-pub(super) async fn shown<S, T>(state: &watch::Sender<S>, what: &str, look: impl Fn(&S) -> Option<T>) -> T {
+pub(crate) async fn shown<S, T>(state: &watch::Sender<S>, what: &str, look: impl Fn(&S) -> Option<T>) -> T {
     let mut state = state.subscribe();
     let seen = timeout(PATIENCE, state.wait_for(|state| look(state).is_some())).await;
     let seen = seen.unwrap_or_else(|_| panic!("never seen: {what}")).unwrap();

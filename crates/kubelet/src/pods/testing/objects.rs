@@ -17,8 +17,10 @@ pub(crate) struct State {
     pub(super) faults: Vec<(String, Fault)>,
     /// Counts all changes of pods.
     pub(crate) version: u64,
-    /// What the watch of pods tells, in order.
-    pub(super) log: Vec<Value>,
+    /// What watches tell, in order: the path of an object, and what became of it.
+    pub(super) log: Vec<(String, Value)>,
+    /// The watches that are under way, by what they ask for.
+    pub(crate) watches: Vec<String>,
     /// Each break of the watch counts one up.
     pub(super) breaks: usize,
 }
@@ -72,7 +74,7 @@ impl State {
     pub(super) fn store(&mut self, path: String, mut pod: Value, kind: &str) -> Value {
         self.version += 1;
         pod["metadata"]["resourceVersion"] = json!(self.version.to_string());
-        self.log.push(json!({ "type": kind, "object": pod }));
+        self.log.push((path.clone(), json!({ "type": kind, "object": pod })));
         self.objects.insert(path, pod.clone());
         pod
     }
@@ -84,7 +86,7 @@ impl State {
         }
     }
 
-    pub(super) fn answer(&mut self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    pub(super) fn answer(&mut self, method: &str, path: &str, query: &str, body: &Value) -> (u16, Value) {
         if let Some(Fault::Refuse(code)) = self.fault(&format!("{method} {path}")) {
             return (code, refusal(code));
         }
@@ -92,7 +94,7 @@ impl State {
             return self.event(path, body);
         }
         match (method, path.strip_suffix("/status").unwrap_or(path)) {
-            ("GET", "/api/v1/pods") => (200, self.list()),
+            ("GET", path) if is_collection(path) => (200, self.list(path, query)),
             ("GET", path) => {
                 self.objects.get(path).map_or((404, refusal(404)), |object| (200, object.clone()))
             }
@@ -103,10 +105,10 @@ impl State {
         }
     }
 
-    fn list(&self) -> Value {
-        let pods: Vec<&Value> =
-            self.objects.iter().filter(|(path, _)| path.contains("/pods/")).map(|(_, pod)| pod).collect();
-        json!({ "metadata": { "resourceVersion": self.version.to_string() }, "items": pods })
+    fn list(&self, collection: &str, query: &str) -> Value {
+        let items = self.objects.iter().filter(|(path, _)| is_in(path, collection, query));
+        let items: Vec<&Value> = items.map(|(_, object)| object).collect();
+        json!({ "metadata": { "resourceVersion": self.version.to_string() }, "items": items })
     }
 
     fn event(&mut self, path: &str, body: &Value) -> (u16, Value) {
@@ -138,12 +140,27 @@ impl State {
     }
 }
 
+/// Whether a path is that of all objects of a kind.
+fn is_collection(path: &str) -> bool {
+    let parts = path.split('/').count();
+    if path.contains("/namespaces/") { parts == 6 } else { parts == 4 }
+}
+
+/// Whether the object at a path is in a collection and has the name that the query asks for.
+pub(super) fn is_in(path: &str, collection: &str, query: &str) -> bool {
+    let (scope, kind) = collection.rsplit_once('/').unwrap();
+    let Some((own, name)) = path.rsplit_once('/') else { return false };
+    let wanted = query.split_once("metadata.name%3D").map(|(_, rest)| rest.split('&').next().unwrap());
+    own.starts_with(scope) && own.ends_with(&format!("/{kind}")) && wanted.is_none_or(|wanted| wanted == name)
+}
+
 fn token(request: &Value) -> Value {
     json!({ "metadata": {}, "spec": request["spec"], "status": { "token": "a-token", "expirationTimestamp": "2030-01-01T00:00:00Z" } })
 }
 
 pub(super) fn refusal(code: u16) -> Value {
     let reason = match code {
+        403 => "Forbidden",
         404 => "NotFound",
         409 => "Conflict",
         410 => "Expired",

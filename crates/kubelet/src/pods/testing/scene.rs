@@ -17,7 +17,10 @@ use super::runtime::{FakeRuntime, Run};
 use super::{PATIENCE, shown};
 use crate::Layout;
 use crate::events::{Recorder, record};
-use crate::pods::{Context, Dispatcher, PULLS_AT_A_TIME, PodApi, PodDirectory, ShutdownGrace, Stop};
+use crate::pods::{
+    Context, Dispatcher, ObjectSource, PULLS_AT_A_TIME, PodApi, PodDirectory, Services, ShutdownGrace, Stop,
+    Supplies,
+};
 
 pub(crate) const NODE: &str = "n1";
 pub(crate) const CONFIG_MAP: &str = "/api/v1/namespaces/default/configmaps/kube-root-ca.crt";
@@ -98,6 +101,7 @@ impl Scene {
         let (recorder, events) = Recorder::new(NODE);
         let api = PodApi::new(self.api.client());
         self.directory = PodDirectory::default();
+        let (services, services_known) = Services::watch(self.api.client());
         let context = Context {
             api: api.clone(),
             provider: Arc::new(self.runtime.clone()),
@@ -111,12 +115,16 @@ impl Scene {
             directory: self.directory.clone(),
             pulls: Semaphore::new(PULLS_AT_A_TIME),
             shutdown_grace: self.shutdown_grace,
+            node: self.node.subscribe(),
+            services,
+            supplies: Supplies::new(ObjectSource::new(&api)),
         };
         let dispatcher = Dispatcher::new(Arc::new(context)).await.unwrap();
         let (ready, is_ready) = watch::channel(Some("not yet".to_owned()));
         self.ready = is_ready;
         self.stop = Stop::default();
         self.recorder.spawn(record(api, events));
+        self.recorder.spawn(services_known);
         self.agent.spawn(dispatcher.run(self.node.subscribe(), ready, self.stop.clone()));
     }
 

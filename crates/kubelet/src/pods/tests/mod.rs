@@ -4,6 +4,7 @@ mod admission;
 mod agent;
 mod conformance;
 mod deletion;
+mod environment;
 mod images;
 mod runs;
 mod statuses;

@@ -5,15 +5,17 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use coracle_lifecycle::projection::{Fetched, Files, ProjectionError, project};
-use coracle_lifecycle::{PodIdentity, Wish};
-use k8s_openapi::api::core::v1::{Pod, ProjectedVolumeSource, ServiceAccountTokenProjection, Volume};
+use coracle_lifecycle::Wish;
+use coracle_lifecycle::downward::Facts;
+use coracle_lifecycle::projection::{self, Fetched, Files, ProjectionError};
+use k8s_openapi::api::core::v1::{Pod, ServiceAccountTokenProjection, Volume};
 use thiserror::Error;
 use tokio::time::sleep;
 
 use super::Context;
 use super::api::CallError;
 use super::disk::{self, private_directory};
+use super::objects::FetchError;
 
 /// Why a volume could not be made. The message is the one of the kubelet's `FailedMount` event.
 #[derive(Debug, Error)]
@@ -29,6 +31,8 @@ enum Cause {
     UnsupportedKind(String),
     #[error(transparent)]
     Projection(#[from] ProjectionError),
+    #[error(transparent)]
+    Objects(#[from] FetchError),
     #[error("failed to fetch {what}: {source}")]
     Fetch { what: String, source: Box<CallError> },
     #[error("the API server gave no token of {0:?}")]
@@ -69,23 +73,29 @@ fn plugin(volume: &Volume) -> String {
 }
 
 async fn mount_one(context: &Context, pod: &Pod, volume: &Volume) -> Result<(), Cause> {
-    let Some(source) = &volume.projected else { return Err(Cause::UnsupportedKind(plugin(volume))) };
-    let fetched = fetch(context, pod, source).await?;
-    let files = project(pod, source, &fetched)?;
-    let directory = context.layout.volume(&pod.identity().uid, "projected", &volume.name);
+    let fetched = fetch(context, pod, volume).await?;
+    let node = context.node.borrow().clone();
+    let status = node.as_ref().and_then(|node| node.status.as_ref());
+    let facts = Facts {
+        pod,
+        addresses: &[],
+        host_addresses: &context.host.addresses,
+        allocatable: status.and_then(|status| status.allocatable.as_ref()),
+    };
+    let Some(files) = projection::files(&facts, volume, &fetched) else {
+        return Err(Cause::UnsupportedKind(plugin(volume)));
+    };
+    let (files, directory) =
+        (files?, context.layout.volume(&pod.identity().uid, &plugin(volume), &volume.name));
     Ok(disk::off_thread(move || write(&directory, &files)).await?)
 }
 
-async fn fetch(context: &Context, pod: &Pod, source: &ProjectedVolumeSource) -> Result<Fetched, Cause> {
-    let identity = pod.identity();
-    let mut fetched = Fetched::default();
-    for part in source.sources.iter().flatten() {
-        if let Some(wanted) = &part.service_account_token {
-            fetched.tokens.push(fetch_token(context, pod, wanted).await?);
-        }
-        if let Some(wanted) = &part.config_map {
-            fetch_config_map(context, &identity, &wanted.name, &mut fetched).await?;
-        }
+async fn fetch(context: &Context, pod: &Pod, volume: &Volume) -> Result<Fetched, Cause> {
+    let supply = context.supplies.of(&pod.identity());
+    let objects = supply.objects.get(&projection::object_names(volume)).await?;
+    let mut fetched = Fetched { objects, ..Fetched::default() };
+    for wanted in projection::tokens(volume) {
+        fetched.tokens.push(fetch_token(context, pod, &wanted).await?);
     }
     Ok(fetched)
 }
@@ -112,19 +122,6 @@ async fn fetch_token(
     };
     let token = answer.map_err(|source| failed(format!("a token of {account:?}"), source))?;
     token.ok_or_else(|| Cause::NoToken(account.to_owned()))
-}
-
-async fn fetch_config_map(
-    context: &Context,
-    pod: &PodIdentity,
-    name: &str,
-    fetched: &mut Fetched,
-) -> Result<(), Cause> {
-    let found = context.api.config_map(&pod.namespace, name).await;
-    if let Some(object) = found.map_err(|source| failed(format!("configmap {name:?}"), source))? {
-        fetched.config_maps.insert(name.to_owned(), object);
-    }
-    Ok(())
 }
 
 fn failed(what: String, source: CallError) -> Cause {

@@ -1,0 +1,34 @@
+use coracle_lifecycle::downward::Facts;
+use coracle_lifecycle::environment::{self, Given, Variables};
+use coracle_lifecycle::{Network, Wish};
+use k8s_openapi::api::core::v1::{Container, Pod};
+
+use super::Context;
+use super::spec::ConfigError;
+
+/// The variables of a container that is about to start, but for `HOSTNAME`.
+///
+/// # Errors
+/// When something mandatory is missing or the API server does not tell.
+pub(super) async fn variables(
+    context: &Context,
+    pod: &Pod,
+    declared: &Container,
+    network: &Network,
+) -> Result<Variables, ConfigError> {
+    let identity = pod.identity();
+    let links = pod.spec.as_ref().and_then(|spec| spec.enable_service_links).unwrap_or(true);
+    let services = context.services.variables(&identity.namespace, links).await?;
+    let supply = context.supplies.of(&identity);
+    let objects = supply.objects.get(&environment::object_names(declared)).await?;
+    let given = Given { objects, services, ..Given::default() };
+    let node = context.node.borrow().clone();
+    let status = node.as_ref().and_then(|node| node.status.as_ref());
+    let facts = Facts {
+        pod,
+        addresses: &network.addresses,
+        host_addresses: &context.host.addresses,
+        allocatable: status.and_then(|status| status.allocatable.as_ref()),
+    };
+    Ok(environment::variables(&facts, declared, &given)?)
+}

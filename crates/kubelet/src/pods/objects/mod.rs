@@ -1,0 +1,111 @@
+//! The config maps and secrets that pods refer to: one watch for each object, shared by all pods that refer to it and
+//! let go with the last of them. The API server lets a node ask for single objects by name only, and only for those that
+//! one of its pods refers to.
+
+mod cache;
+mod source;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use coracle_lifecycle::{ObjectNames, Objects};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use thiserror::Error;
+use tokio::sync::Notify;
+
+use super::PodApi;
+use cache::{Cache, Entry};
+
+/// Why an object cannot be told. Never holds content.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("failed to fetch {kind} {name:?}: {why}")]
+pub(crate) struct FetchError {
+    kind: &'static str,
+    name: String,
+    why: String,
+}
+
+/// All objects that pods of this node refer to now.
+#[derive(Clone)]
+pub(crate) struct ObjectSource {
+    config_maps: Cache<ConfigMap>,
+    secrets: Cache<Secret>,
+}
+
+impl ObjectSource {
+    pub(crate) fn new(api: &PodApi) -> Self {
+        Self { config_maps: Cache::new(api.clone()), secrets: Cache::new(api.clone()) }
+    }
+
+    /// What a pod of `namespace` will refer to: nothing yet.
+    pub(super) fn hold(&self, namespace: &str) -> Held {
+        Held {
+            source: self.clone(),
+            namespace: namespace.to_owned(),
+            entries: Mutex::default(),
+            changed: Arc::default(),
+        }
+    }
+}
+
+/// The objects one pod refers to. They are watched until this is dropped.
+pub(super) struct Held {
+    source: ObjectSource,
+    namespace: String,
+    entries: Mutex<Entries>,
+    changed: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct Entries {
+    config_maps: HashMap<String, Arc<Entry<ConfigMap>>>,
+    secrets: HashMap<String, Arc<Entry<Secret>>>,
+}
+
+impl Held {
+    /// The objects of these names as they are now, and holds them.
+    ///
+    /// # Errors
+    /// When the API server does not tell.
+    pub(super) async fn get(&self, names: &ObjectNames) -> Result<Objects, FetchError> {
+        let entries = self.entries(names);
+        let mut objects = Objects::default();
+        for (name, entry) in entries.config_maps {
+            if let Some(object) = entry.get().await? {
+                objects.config_maps.insert(name, object);
+            }
+        }
+        for (name, entry) in entries.secrets {
+            if let Some(object) = entry.get().await? {
+                objects.secrets.insert(name, object);
+            }
+        }
+        Ok(objects)
+    }
+
+    /// Waits until one of the held objects has changed since it was asked for, or since the last such change.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// The entries of these names. All are begun before one is waited for.
+    fn entries(&self, names: &ObjectNames) -> Entries {
+        let mut held = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let (source, namespace, changed) = (&self.source, &self.namespace, &self.changed);
+        let mut entries = Entries::default();
+        for name in &names.config_maps {
+            let entry = held.config_maps.entry(name.clone());
+            let entry = entry.or_insert_with(|| source.config_maps.entry(namespace, name, changed));
+            entries.config_maps.insert(name.clone(), Arc::clone(entry));
+        }
+        for name in &names.secrets {
+            let entry = held.secrets.entry(name.clone());
+            let entry = entry.or_insert_with(|| source.secrets.entry(namespace, name, changed));
+            entries.secrets.insert(name.clone(), Arc::clone(entry));
+        }
+        entries
+    }
+}
+
+#[cfg(test)]
+mod tests;

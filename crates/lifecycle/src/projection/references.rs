@@ -1,0 +1,86 @@
+use k8s_openapi::api::core::v1::{
+    ClusterTrustBundleProjection, ConfigMapProjection, DownwardAPIProjection, Pod, SecretProjection,
+    ServiceAccountTokenProjection, Volume, VolumeProjection,
+};
+
+use crate::{ObjectNames, Wish};
+
+/// Every volume of Kubernetes' own content as a projected one: its default mode and its sources.
+pub(super) fn sources(volume: &Volume) -> Option<(Option<i32>, Vec<VolumeProjection>)> {
+    if let Some(source) = &volume.projected {
+        return Some((source.default_mode, source.sources.clone().unwrap_or_default()));
+    }
+    let (mode, part) = if let Some(source) = &volume.config_map {
+        let projection = ConfigMapProjection {
+            items: source.items.clone(),
+            name: source.name.clone(),
+            optional: source.optional,
+        };
+        let part = VolumeProjection { config_map: Some(projection), ..VolumeProjection::default() };
+        (source.default_mode, part)
+    } else if let Some(source) = &volume.secret {
+        let projection = SecretProjection {
+            items: source.items.clone(),
+            name: source.secret_name.clone().unwrap_or_default(),
+            optional: source.optional,
+        };
+        (source.default_mode, VolumeProjection { secret: Some(projection), ..VolumeProjection::default() })
+    } else {
+        let source = volume.downward_api.as_ref()?;
+        let projection = DownwardAPIProjection { items: source.items.clone() };
+        let part = VolumeProjection { downward_api: Some(projection), ..VolumeProjection::default() };
+        (source.default_mode, part)
+    };
+    Some((mode, vec![part]))
+}
+
+fn parts(volume: &Volume) -> Vec<VolumeProjection> {
+    sources(volume).map(|(_, parts)| parts).unwrap_or_default()
+}
+
+/// The config maps and secrets that a volume refers to.
+#[must_use]
+pub fn object_names(volume: &Volume) -> ObjectNames {
+    let mut names = ObjectNames::default();
+    for part in parts(volume) {
+        names.config_maps.extend(part.config_map.map(|wanted| wanted.name));
+        names.secrets.extend(part.secret.map(|wanted| wanted.name));
+    }
+    names
+}
+
+/// The service account tokens that a volume asks for, in order.
+#[must_use]
+pub fn tokens(volume: &Volume) -> Vec<ServiceAccountTokenProjection> {
+    parts(volume).into_iter().filter_map(|part| part.service_account_token).collect()
+}
+
+/// The trust bundles that a volume asks for, in order.
+#[must_use]
+pub fn trust_bundles(volume: &Volume) -> Vec<ClusterTrustBundleProjection> {
+    parts(volume).into_iter().filter_map(|part| part.cluster_trust_bundle).collect()
+}
+
+/// Whether a volume holds what must not lie on a disk: secrets and tokens.
+#[must_use]
+pub fn needs_privacy(volume: &Volume) -> bool {
+    parts(volume).iter().any(|part| part.secret.is_some() || part.service_account_token.is_some())
+}
+
+/// Whether what a volume holds changes with the pod itself.
+#[must_use]
+pub fn shows_pod(volume: &Volume) -> bool {
+    parts(volume).iter().any(|part| part.downward_api.is_some())
+}
+
+/// Whether a pod names the group of its files, or the one user that all its containers run as.
+pub(super) fn has_owner(pod: &Pod) -> bool {
+    let context = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
+    let user = context.and_then(|context| context.run_as_user);
+    let mut users = pod.containers().iter().map(|container| {
+        container.security_context.as_ref().and_then(|context| context.run_as_user).or(user)
+    });
+    let first = users.next().flatten();
+    context.is_some_and(|context| context.fs_group.is_some())
+        || first.is_some() && users.all(|user| user == first)
+}
