@@ -38,6 +38,7 @@ fn unsupported_in_container(container: &Container) -> Option<String> {
         (falls_back_to_logs, "terminationMessagePolicy"),
     ])
     .map(str::to_owned)
+    .or_else(|| unsupported_variable(container))
     .or_else(|| unsupported_mount(container))
 }
 
@@ -54,6 +55,13 @@ fn first(fields: &[(bool, &'static str)]) -> Option<&'static str> {
 
 fn is_filled<T>(list: Option<&Vec<T>>) -> bool {
     list.is_some_and(|list| !list.is_empty())
+}
+
+fn unsupported_variable(container: &Container) -> Option<String> {
+    let position = container.env.iter().flatten().position(|variable| {
+        variable.value_from.as_ref().is_some_and(|source| source.file_key_ref.is_some())
+    })?;
+    Some(format!("env[{position}].valueFrom.fileKeyRef"))
 }
 
 fn unsupported_mount(container: &Container) -> Option<String> {
@@ -118,6 +126,9 @@ mod tests {
         check(json!({"resources": {"claims": [{"name": "gpu"}]}}), "resources.claims");
         check(json!({"terminationMessagePolicy": "FallbackToLogsOnError"}), "terminationMessagePolicy");
         check(json!({"ports": [{"containerPort": 80, "hostPort": 80}]}), "ports[0].hostPort");
+        let file = json!({"volumeName": "v", "path": "p", "key": "k"});
+        let env = json!([{"name": "A"}, {"name": "B", "valueFrom": {"fileKeyRef": file}}]);
+        check(json!({"env": env}), "env[1].valueFrom.fileKeyRef");
         let mount =
             |key: &str, value: &str| json!({"volumeMounts": [{"name": "v", "mountPath": "/v", key: value}]});
         check(mount("subPath", "a"), "volumeMounts[0].subPath");

@@ -73,6 +73,9 @@ fn plugin(volume: &Volume) -> String {
 }
 
 async fn mount_one(context: &Context, pod: &Pod, volume: &Volume) -> Result<(), Cause> {
+    if let Some(kind) = unsupported(volume) {
+        return Err(Cause::UnsupportedKind(kind));
+    }
     let fetched = fetch(context, pod, volume).await?;
     let node = context.node.borrow().clone();
     let status = node.as_ref().and_then(|node| node.status.as_ref());
@@ -88,6 +91,20 @@ async fn mount_one(context: &Context, pod: &Pod, volume: &Volume) -> Result<(), 
     let (files, directory) =
         (files?, context.layout.volume(&pod.identity().uid, &plugin(volume), &volume.name));
     Ok(disk::off_thread(move || write(&directory, &files)).await?)
+}
+
+/// What of a volume this node cannot give yet.
+fn unsupported(volume: &Volume) -> Option<String> {
+    let Some(source) = &volume.projected else { return Some(plugin(volume)) };
+    let mut parts = source.sources.iter().flatten();
+    parts.find_map(|part| {
+        let kind = match part {
+            part if part.secret.is_some() => "secret",
+            part if part.cluster_trust_bundle.is_some() => "clusterTrustBundle",
+            _ => return None,
+        };
+        Some(format!("projected {kind}"))
+    })
 }
 
 async fn fetch(context: &Context, pod: &Pod, volume: &Volume) -> Result<Fetched, Cause> {
