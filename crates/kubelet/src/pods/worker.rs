@@ -125,6 +125,7 @@ impl Worker {
         if self.forgotten {
             disk::forget(&self.context.layout, self.identity.clone()).await;
         }
+        self.context.supplies.end(&self.identity.uid);
         self.context.directory.remove(&self.identity.uid);
         debug!(pod = %self.identity.name, namespace = %self.identity.namespace, "the pod's worker has ended");
     }
