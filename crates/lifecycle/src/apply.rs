@@ -63,7 +63,6 @@ fn wish(observed: &mut Observed, pod: Arc<Pod>) {
             change_image(record);
         }
     }
-    observed.published |= pod.has_terminal_phase();
     observed.pod = pod;
 }
 
