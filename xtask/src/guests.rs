@@ -16,14 +16,14 @@ use crate::progress::step;
 /// Guest programs, built.
 #[derive(Debug)]
 pub(crate) struct Guests {
-    /// Holds one `NAME.wasm` for each program; components made from Rust are called `NAME-p2.wasm`.
+    /// Holds one `NAME.wasm` for each program; components of programs that are modules too are called `NAME-p2.wasm`.
     pub(crate) dir: PathBuf,
 }
 
 /// Builds what changed since the last time; says on standard error what it is doing and how long it took.
 ///
-/// Rust programs come as a wasip1 module and as a wasip2 component, Go programs as a wasip1 module; text modules
-/// (`crates/guests/wat`) are what they say. Fails with the lines that help when a toolchain is missing.
+/// Rust programs come as a wasip1 module and as a wasip2 component, Rust libraries as a component only, Go programs as a
+/// wasip1 module; text modules (`crates/guests/wat`) are what they say. Fails with the lines that help when a toolchain is missing.
 pub(crate) fn build(root: &Path) -> anyhow::Result<Guests> {
     let target = target_dir();
     let dir = target.join("guests");
@@ -34,7 +34,7 @@ pub(crate) fn build(root: &Path) -> anyhow::Result<Guests> {
     for program in demos_with(root, "go.mod")? {
         step(&format!("guests: {}", program.display()), || build_go(&root.join(&program), &scratch, &dir))?;
     }
-    let mut programs = vec![PathBuf::from("crates/guests/rust")];
+    let mut programs = ["crates/guests/rust", "crates/guests/servers"].map(PathBuf::from).to_vec();
     programs.extend(demos_with(root, "Cargo.toml")?);
     let toolchain = rust::Toolchain::find(root, &target)?;
     for platform in rust::PLATFORMS {

@@ -1,0 +1,90 @@
+//! A server of wasip3, whose instances can answer several requests at a time.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use wasip3::clocks::monotonic_clock::wait_for;
+use wasip3::http::types::{ErrorCode, Fields, Request, Response};
+use wasip3::{wit_bindgen, wit_future, wit_stream};
+
+wasip3::http::service::export!(Server);
+
+struct Server;
+
+/// The requests that this instance has had, and those it is at.
+static COUNT: AtomicU32 = AtomicU32::new(0);
+static AT_WORK: AtomicU32 = AtomicU32::new(0);
+
+impl wasip3::exports::http::handler::Guest for Server {
+    async fn handle(request: Request) -> Result<Response, ErrorCode> {
+        let count = COUNT.fetch_add(1, Ordering::Relaxed) + 1;
+        let target = request.get_path_with_query().unwrap_or_default();
+        let (path, argument) = target.split_once('?').unwrap_or((&target, ""));
+        match path {
+            "/count" => Ok(text(format!("{count}\n"))),
+            "/authority" => Ok(text(request.get_authority().unwrap_or_default())),
+            "/together" => {
+                AT_WORK.fetch_add(1, Ordering::Relaxed);
+                wait_for(milliseconds(argument)).await;
+                Ok(text(format!("{}\n", AT_WORK.load(Ordering::Relaxed))))
+            }
+            "/sleep" => {
+                wait_for(milliseconds(argument)).await;
+                Ok(text("slept\n".to_owned()))
+            }
+            "/afterwards" => {
+                let wait = milliseconds(argument);
+                wit_bindgen::spawn_local(async move {
+                    wait_for(wait).await;
+                    println!("done afterwards");
+                });
+                Ok(text("answered\n".to_owned()))
+            }
+            "/echo" => Ok(echo(request)),
+            "/half" => Ok(half()),
+            "/never" => {
+                wait_for(milliseconds("10000000")).await;
+                Err(ErrorCode::InternalError(None))
+            }
+            "/spin" => loop {
+                std::hint::black_box(());
+            },
+            "/trap" => std::process::abort(),
+            "/error" => Err(ErrorCode::InternalError(None)),
+            _ => Ok(text("hello\n".to_owned())),
+        }
+    }
+}
+
+/// In nanoseconds.
+fn milliseconds(argument: &str) -> u64 {
+    argument.parse::<u64>().expect("a number") * 1_000_000
+}
+
+fn text(text: String) -> Response {
+    let (mut to, body) = wit_stream::new();
+    let (_, trailers) = wit_future::new(|| Ok(None));
+    wit_bindgen::spawn_local(async move {
+        to.write_all(text.into_bytes()).await;
+    });
+    Response::new(Fields::new(), Some(body), trailers).0
+}
+
+fn echo(request: Request) -> Response {
+    let (_, read) = wit_future::new(|| Ok(()));
+    let (body, trailers) = Request::consume_body(request, read);
+    Response::new(Fields::new(), Some(body), trailers).0
+}
+
+/// Promises ten bytes, writes five, and then nothing.
+fn half() -> Response {
+    let headers = Fields::new();
+    headers.append("content-length", b"10").expect("a header");
+    let (mut to, body) = wit_stream::new();
+    let (_, trailers) = wit_future::new(|| Ok(None));
+    wit_bindgen::spawn_local(async move {
+        to.write_all(b"half\n".to_vec()).await;
+        wait_for(milliseconds("10000000")).await;
+        drop(to);
+    });
+    Response::new(headers, Some(body), trailers).0
+}
