@@ -1,11 +1,14 @@
 //! Small programs for tests of providers.
 
+use std::fs;
+
+use anyhow::Context as _;
 use wasi_preview1_component_adapter_provider::{
     WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME as NAME, WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER as COMMAND_ADAPTER,
 };
 use wit_component::ComponentEncoder;
 
-use crate::workspace;
+use crate::{target_dir, workspace};
 
 /// The wasip1 module in `crates/guests/wat/<name>.wat`.
 ///
@@ -15,7 +18,16 @@ pub fn guest(name: &str) -> anyhow::Result<Vec<u8>> {
     Ok(wat::parse_file(workspace().join(format!("crates/guests/wat/{name}.wat")))?)
 }
 
-/// The same program as a wasip2 command component, of a wasip1 module.
+/// The guest of this name, as `cargo xtask guests` built it.
+///
+/// # Errors
+/// It was not built.
+pub fn built(name: &str) -> anyhow::Result<Vec<u8>> {
+    let path = target_dir().join("guests").join(format!("{name}.wasm"));
+    fs::read(&path).with_context(|| format!("{}; build the guests with `cargo xtask guests`", path.display()))
+}
+
+/// A wasip1 module as a wasip2 command component.
 ///
 /// # Errors
 /// It is no sound module, or has imports that are not WASI's.

@@ -13,7 +13,10 @@ const TRIES: usize = 100;
 
 /// A port that was free a moment ago. Another process may take it first: whoever starts a server on it must be ready
 /// to try another.
-pub(crate) fn free() -> anyhow::Result<u16> {
+///
+/// # Errors
+/// None was found.
+pub fn free() -> anyhow::Result<u16> {
     (0..TRIES)
         .map(|_| fastrand::u16(SERVERS))
         .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
