@@ -5,8 +5,12 @@ use k8s_openapi::api::core::v1::{
     Capabilities, Container, EphemeralContainer, Pod, SecurityContext, VolumeDevice,
 };
 
+use crate::http::{Malformed, Settings};
+
 /// Refuses a pod that asks for the node's own processes, devices or powers; fields that ask for less are met anyway.
 pub(crate) fn accepts(pod: &Pod) -> Result<(), Unsupported> {
+    let annotations = pod.metadata.annotations.as_ref();
+    annotations.map_or(Ok(()), |annotations| Settings::of(annotations).map(drop)).map_err(malformed)?;
     let Some(spec) = &pod.spec else { return Ok(()) };
     refuse_if(spec.host_pid == Some(true), "spec.hostPID", NO_PROCESSES)?;
     refuse_if(spec.host_ipc == Some(true), "spec.hostIPC", NO_PROCESSES)?;
@@ -18,6 +22,10 @@ pub(crate) fn accepts(pod: &Pod) -> Result<(), Unsupported> {
         }
     }
     Ok(())
+}
+
+fn malformed(Malformed { annotation, why }: Malformed) -> Unsupported {
+    Unsupported { field: format!("metadata.annotations[{annotation}]"), why }
 }
 
 const NO_PROCESSES: &str = "a WebAssembly guest has no access to the node's processes";
@@ -93,6 +101,14 @@ mod tests {
             "containers": [{ "name": "main", "securityContext": context }],
         });
         assert_eq!(verdict(&spec), None);
+    }
+
+    #[test]
+    fn an_annotation_that_cannot_be_met_is_refused_by_name() {
+        let annotations = serde_json::json!({ "coracle.dev/http-concurrency": "none", "other": "none" });
+        let pod = serde_json::json!({ "metadata": { "annotations": annotations } });
+        let refused = accepts(&serde_json::from_value(pod).unwrap()).unwrap_err();
+        assert_eq!(refused.field, "metadata.annotations[coracle.dev/http-concurrency]");
     }
 
     #[test]

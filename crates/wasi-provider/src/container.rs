@@ -4,33 +4,34 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::thread;
 use std::time::Duration;
 
 use coracle_lifecycle::{BoxFuture, Cause, Container, ContainerSpec, Exit, Known, Usage};
 use futures::FutureExt as _;
 use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
-use wasmtime_wasi::WasiCtxBuilder;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::now;
 use crate::end::{self, Verdict};
 use crate::locks::lock;
 use crate::log::Log;
-use crate::program::Program;
-use crate::room::Place;
 use crate::ticker::{Hurry, Ticker};
-use crate::usage::{Count, CpuTime, Limiter, Timed};
+use crate::turns::Turns;
+use crate::usage::{Count, CpuTime, Timed};
 
 /// A container that was started: what is known of it and the way to stop it.
 pub(crate) struct Run {
     spec: ContainerSpec,
     started_at: Timestamp,
     exit: watch::Sender<Option<Exit>>,
-    /// Held while the guest runs: who else holds it knows that the guest stands still.
-    turn: Mutex<()>,
+    ear: Ear,
+    turns: Turns,
     stopping: Mutex<Option<Stopping>>,
     stop_asked: Notify,
+    /// When its grace is over, if it was asked to stop and could hear it.
+    killed_at: watch::Sender<Option<Instant>>,
     ticker: Arc<Ticker>,
     cpu: Arc<CpuTime>,
     memory: Arc<Count>,
@@ -38,28 +39,49 @@ pub(crate) struct Run {
     log: Mutex<Option<Log>>,
 }
 
+/// How a guest can be asked to end.
+pub(crate) enum Ear {
+    /// It cannot hear it.
+    Deaf,
+    /// It serves connections: cancelling this asks it to finish what it has begun, and to take no more.
+    Server(CancellationToken),
+}
+
+impl Ear {
+    /// Asks the guest to end; tells whether it can hear.
+    fn ask(&self) -> bool {
+        match self {
+            Self::Deaf => false,
+            Self::Server(drain) => {
+                drain.cancel();
+                true
+            }
+        }
+    }
+}
+
 struct Stopping {
     cause: Cause,
     _hurry: Hurry,
 }
 
-/// All that one run takes with it.
-pub(crate) struct Guest {
-    pub(crate) program: Arc<Program>,
-    pub(crate) world: WasiCtxBuilder,
-    pub(crate) limiter: Limiter,
-    pub(crate) place: Place,
-}
-
 impl Run {
-    pub(crate) fn new(spec: ContainerSpec, log: Log, ticker: Arc<Ticker>, memory: Arc<Count>) -> Self {
+    pub(crate) fn new(
+        spec: ContainerSpec,
+        log: Log,
+        ear: Ear,
+        ticker: Arc<Ticker>,
+        memory: Arc<Count>,
+    ) -> Self {
         Self {
             spec,
             started_at: now(),
             exit: watch::Sender::new(None),
-            turn: Mutex::default(),
+            ear,
+            turns: Turns::default(),
             stopping: Mutex::default(),
             stop_asked: Notify::new(),
+            killed_at: watch::Sender::new(None),
             ticker,
             cpu: Arc::default(),
             memory,
@@ -80,21 +102,35 @@ impl Run {
         }
     }
 
-    /// Runs the guest to its end, or until it is asked to stop, and makes the end known; also when this is dropped
+    /// Does the run's work to its end, or until the run is stopped, and makes the end known; also when this is dropped
     /// before it is polled.
-    pub(crate) fn live(self: Arc<Self>, guest: Guest) -> impl Future<Output = ()> + Send {
+    pub(crate) fn live(
+        self: Arc<Self>,
+        work: impl Future<Output = Verdict> + Send + 'static,
+    ) -> impl Future<Output = ()> + Send {
         let ending = EndKnown(self);
         async move {
             let run = &ending.0;
-            let Guest { program, world, limiter, place: _place } = guest;
-            let running = AssertUnwindSafe(program.run(world, limiter)).catch_unwind();
-            let turns = Turns { run, running: Timed::new(Box::pin(running), Arc::clone(&run.cpu)) };
+            // Inside its turn, so that a guest that ended while it was asked to stop keeps its own end.
+            let finished = async {
+                let verdict = AssertUnwindSafe(work).catch_unwind().await;
+                run.end(|_| verdict.map_or_else(|panic| end::of_panic(&*panic), end::of));
+            };
             tokio::select! {
                 biased;
-                () = turns => {}
-                () = run.stop_asked.notified() => run.end_stopped(),
+                _ = run.turn(Box::pin(finished)) => {}
+                () = run.stop_asked.notified() => {}
+                () = run.grace_over() => run.kill(Cause::Killed),
             }
+            // An instance that is having its turn ends with that.
+            run.exited().await;
         }
+    }
+
+    /// Runs guest code as a part of this run: in turns, of which there are no more once the run is stopped, and counted
+    /// as its CPU time. `None` when it was stopped before its end.
+    pub(crate) fn turn<F: Future + Unpin>(self: &Arc<Self>, future: F) -> Turn<F> {
+        Turn { run: Arc::clone(self), future: Timed::new(future, Arc::clone(&self.cpu)) }
     }
 
     fn is_ended(&self) -> bool {
@@ -115,8 +151,42 @@ impl Run {
         self.exit.send_replace(Some(exit));
     }
 
-    fn end_stopped(&self) {
-        self.end(|stopping| (stopping.map_or(Cause::Killed, |stopping| stopping.cause), None));
+    fn end_stopped(&self, otherwise: Cause) {
+        self.end(|stopping| (stopping.map_or(otherwise, |stopping| stopping.cause), None));
+    }
+
+    /// Ends the run by force. One that stands still, perhaps in a queue behind others, has ended when this returns; its
+    /// tasks only clean up. One that runs ends with its turn.
+    fn kill(&self, cause: Cause) {
+        {
+            let mut stopping = lock(&self.stopping);
+            if self.is_ended() {
+                return;
+            }
+            stopping.get_or_insert_with(|| Stopping { cause, _hurry: self.ticker.hurry() });
+        }
+        if self.turns.close() {
+            self.end_stopped(cause);
+        }
+        self.stop_asked.notify_one();
+    }
+
+    async fn grace_over(&self) {
+        let mut killed_at = self.killed_at.subscribe();
+        loop {
+            let at = *killed_at.borrow_and_update();
+            let over = async {
+                match at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = over => return,
+                // `self` holds the sender, so this is a change.
+                _ = killed_at.changed() => {}
+            }
+        }
     }
 }
 
@@ -125,33 +195,37 @@ struct EndKnown(Arc<Run>);
 
 impl Drop for EndKnown {
     fn drop(&mut self) {
-        self.0.end(|_| (Cause::Lost, None));
+        self.0.end_stopped(Cause::Lost);
     }
 }
 
-/// Gives a guest its turns until it ends or is asked to stop.
-struct Turns<'a, F> {
-    run: &'a Run,
-    running: F,
+/// A part of a run's work: see [`Run::turn`].
+pub(crate) struct Turn<F> {
+    run: Arc<Run>,
+    future: Timed<F>,
 }
 
-impl<F: Future<Output = thread::Result<Verdict>> + Unpin> Future for Turns<'_, F> {
-    type Output = ();
+impl<F: Future + Unpin> Future for Turn<F> {
+    type Output = Option<F::Output>;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let run = self.run;
-        let _turn = lock(&run.turn);
-        if run.is_ended() {
-            return Poll::Ready(());
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<F::Output>> {
+        let Self { run, future } = &mut *self;
+        if !run.turns.begin() {
+            return Poll::Ready(None);
         }
-        match Pin::new(&mut self.running).poll(context) {
-            // A guest that ended while it was asked to stop keeps its own end.
-            Poll::Ready(Ok(verdict)) => run.end(|_| end::of(verdict)),
-            Poll::Ready(Err(panic)) => run.end(|_| end::of_panic(&*panic)),
-            Poll::Pending if lock(&run.stopping).is_none() => return Poll::Pending,
-            Poll::Pending => run.end_stopped(),
+        let _begun = Begun(run);
+        Pin::new(future).poll(context).map(Some)
+    }
+}
+
+/// Gives a turn back, also when the guest's host functions panicked in it.
+struct Begun<'a>(&'a Run);
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        if self.0.turns.give_back() {
+            self.0.end_stopped(Cause::Killed);
         }
-        Poll::Ready(())
     }
 }
 
@@ -169,21 +243,14 @@ impl Container for Run {
         })
     }
 
-    /// No guest can hear yet that it is to stop, so none is waited for. One that stands still, perhaps in a queue
-    /// behind others, has ended when this returns; its task only cleans up. One that runs ends with its turn.
+    /// A guest that can hear it is asked and has its grace; any other is not waited for.
     fn stop(&self, grace: Duration) {
-        {
-            let mut stopping = lock(&self.stopping);
-            if self.is_ended() {
-                return;
-            }
-            let cause = if grace.is_zero() { Cause::Killed } else { Cause::Stopped };
-            stopping.get_or_insert_with(|| Stopping { cause, _hurry: self.ticker.hurry() });
+        if !grace.is_zero() && self.ear.ask() {
+            let at = Instant::now().checked_add(grace);
+            self.killed_at.send_modify(|killed_at| *killed_at = [*killed_at, at].into_iter().flatten().min());
+            return;
         }
-        if let Ok(_turn) = self.turn.try_lock() {
-            self.end_stopped();
-        }
-        self.stop_asked.notify_one();
+        self.kill(if grace.is_zero() { Cause::Killed } else { Cause::Stopped });
     }
 
     fn usage(&self) -> BoxFuture<'_, Usage> {

@@ -52,7 +52,7 @@ pub(crate) fn of_panic(panic: &(dyn Any + Send)) -> (Cause, Option<String>) {
 }
 
 /// The innermost cause, then the functions that were running.
-fn message(error: &Error) -> String {
+pub(crate) fn message(error: &Error) -> String {
     let cause = error.root_cause();
     cut(match error.downcast_ref::<WasmBacktrace>() {
         Some(backtrace) if !backtrace.frames().is_empty() => format!("{cause}\n{backtrace}"),

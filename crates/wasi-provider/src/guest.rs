@@ -2,14 +2,16 @@
 
 use std::path::Path;
 
-use coracle_lifecycle::{ContainerSpec, StartError};
+use coracle_lifecycle::{ContainerSpec, Protocol, StartError};
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::inspect::Kind;
 use crate::lines::Channel;
 use crate::log::Log;
+use crate::outgoing::Outgoing;
 use crate::output::Output;
 use crate::usage::Limiter;
 
@@ -27,12 +29,14 @@ pub(crate) type ComponentGuest = Guest<ComponentWorld>;
 
 pub(crate) struct ComponentWorld {
     context: WasiCtx,
+    http: WasiHttpCtx,
+    outgoing: Outgoing,
     resources: ResourceTable,
 }
 
 impl ComponentWorld {
     pub(crate) fn new(context: WasiCtx) -> Self {
-        Self { context, resources: ResourceTable::new() }
+        Self { context, http: WasiHttpCtx::new(), outgoing: Outgoing, resources: ResourceTable::new() }
     }
 }
 
@@ -42,20 +46,33 @@ impl WasiView for ComponentGuest {
     }
 }
 
+impl WasiHttpView for ComponentGuest {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        let ComponentWorld { http, outgoing, resources, .. } = &mut self.world;
+        WasiHttpCtxView { hooks: outgoing, table: resources, ctx: http }
+    }
+}
+
 /// Opens what the container sees. Its standard input is closed, and it has no network.
 ///
 /// # Errors
 /// When its root or a mount is no directory that can be opened.
 pub(crate) fn world(spec: &ContainerSpec, kind: Kind, log: &Log) -> Result<WasiCtxBuilder, StartError> {
-    let mut world = WasiCtxBuilder::new();
-    world.args(&arguments(spec)).envs(&environment(spec, kind));
-    world.stdout(Output::new(log, Channel::Stdout)).stderr(Output::new(log, Channel::Stderr));
-    world.initial_cwd(working_directory(spec));
+    let mut world = surroundings(spec, kind, log);
     open(&mut world, &spec.root, "/", spec.read_only_root)?;
     for mount in &spec.mounts {
         open(&mut world, &mount.source, &mount.target, mount.read_only)?;
     }
     Ok(world)
+}
+
+/// All that the container sees but its files.
+pub(crate) fn surroundings(spec: &ContainerSpec, kind: Kind, log: &Log) -> WasiCtxBuilder {
+    let mut world = WasiCtxBuilder::new();
+    world.args(&arguments(spec)).envs(&environment(spec, kind));
+    world.stdout(Output::new(log, Channel::Stdout)).stderr(Output::new(log, Channel::Stderr));
+    world.initial_cwd(working_directory(spec));
+    world
 }
 
 fn open(world: &mut WasiCtxBuilder, source: &Path, target: &str, read_only: bool) -> Result<(), StartError> {
@@ -73,14 +90,29 @@ fn arguments(spec: &ContainerSpec) -> Vec<&str> {
     start.iter().chain(&spec.args).map(String::as_str).collect()
 }
 
-/// The container's environment; wasip1 knows a working directory by the variable `PWD` only.
-fn environment(spec: &ContainerSpec, kind: Kind) -> Vec<(&str, &str)> {
-    let mut environment: Vec<_> =
-        spec.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    if kind == Kind::Module && !environment.iter().any(|(name, _)| *name == "PWD") {
-        environment.push(("PWD", working_directory(spec)));
+/// The container's environment, and what a runtime adds where the pod does not: wasip1 knows a working directory by the
+/// variable `PWD` only, and a server its port by `PORT`.
+fn environment(spec: &ContainerSpec, kind: Kind) -> Vec<(String, String)> {
+    let mut environment = spec.env.clone();
+    let added = match kind {
+        Kind::Module => Some(("PWD", working_directory(spec).to_owned())),
+        Kind::Server | Kind::ConcurrentServer => Some(("PORT", serving_port(spec).to_string())),
+        Kind::Command | Kind::ConcurrentCommand => None,
+    };
+    if let Some((name, value)) = added.filter(|(name, _)| !environment.iter().any(|(known, _)| known == name))
+    {
+        environment.push((name.to_owned(), value));
     }
     environment
+}
+
+/// Where a server listens whose container declares no TCP port.
+const DEFAULT_PORT: u16 = 8080;
+
+/// The port that a server's requests come to: the first TCP port that its container declares.
+pub(crate) fn serving_port(spec: &ContainerSpec) -> u16 {
+    let mut ports = spec.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
+    ports.next().map_or(DEFAULT_PORT, |port| port.number)
 }
 
 fn working_directory(spec: &ContainerSpec) -> &str {

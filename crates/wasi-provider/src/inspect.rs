@@ -17,6 +17,25 @@ pub(crate) enum Kind {
     Command,
     /// A component that exports `wasi:cli/run@0.3`.
     ConcurrentCommand,
+    /// A component that exports `wasi:http/incoming-handler@0.2`.
+    Server,
+    /// A component that exports `wasi:http/handler@0.3`.
+    ConcurrentServer,
+}
+
+/// What a component exports that makes it a program. One that can be run is run, whatever else it exports.
+const ENTRIES: [(&str, Kind); 4] = [
+    ("wasi:cli/run@0.2.", Kind::Command),
+    ("wasi:cli/run@0.3.", Kind::ConcurrentCommand),
+    ("wasi:http/incoming-handler@0.2.", Kind::Server),
+    ("wasi:http/handler@0.3.", Kind::ConcurrentServer),
+];
+
+impl Kind {
+    /// Whether it answers requests, by an instance for each, instead of running.
+    pub(crate) fn is_server(self) -> bool {
+        matches!(self, Self::Server | Self::ConcurrentServer)
+    }
 }
 
 impl fmt::Display for Kind {
@@ -25,6 +44,8 @@ impl fmt::Display for Kind {
             Self::Module => "wasip1 module",
             Self::Command => "wasi:cli/command@0.2 component",
             Self::ConcurrentCommand => "wasi:cli/command@0.3 component",
+            Self::Server => "wasi:http/proxy@0.2 component",
+            Self::ConcurrentServer => "wasi:http/service@0.3 component",
         })
     }
 }
@@ -125,14 +146,19 @@ fn outline(bytes: &[u8]) -> Result<Outline, wasmparser::BinaryReaderError> {
 
 impl Outline {
     fn kind(&self) -> Result<Kind, PrepareError> {
-        let exports = |interface: &str| self.interfaces.iter().any(|name| name.starts_with(interface));
         let kind = match self.encoding {
             Encoding::Module => self.functions.iter().any(|name| name == "_start").then_some(Kind::Module),
-            Encoding::Component if exports("wasi:cli/run@0.2.") => Some(Kind::Command),
-            Encoding::Component if exports("wasi:cli/run@0.3.") => Some(Kind::ConcurrentCommand),
-            Encoding::Component => None,
+            Encoding::Component => {
+                ENTRIES.into_iter().find(|(entry, _)| self.exports(entry)).map(|(_, kind)| kind)
+            }
         };
         kind.ok_or_else(|| PrepareError::Unsupported(self.refusal()))
+    }
+
+    /// Whether it exports this interface in a version that is final: a release candidate's is another one.
+    fn exports(&self, interface: &str) -> bool {
+        let is_final = |patch: &str| !patch.is_empty() && patch.bytes().all(|byte| byte.is_ascii_digit());
+        self.interfaces.iter().any(|name| name.strip_prefix(interface).is_some_and(is_final))
     }
 
     fn refusal(&self) -> String {
@@ -141,7 +167,8 @@ impl Outline {
                 format!("a module without a function `_start` to run; it exports {}", list(&self.functions))
             }
             Encoding::Component => format!(
-                "a component of a world that cannot run here: it exports {}; supported is wasi:cli/run of 0.2 and 0.3",
+                "a component of a world that cannot run here: it exports {}; supported are wasi:cli/run of 0.2 and \
+                 0.3, wasi:http/incoming-handler of 0.2 and wasi:http/handler of 0.3",
                 list(&self.interfaces),
             ),
         }
@@ -168,6 +195,12 @@ mod tests {
         inspect(&wat::parse_str(text).unwrap())
     }
 
+    /// A component that exports empty interfaces.
+    fn exporting(interfaces: &[&str]) -> String {
+        let exports = interfaces.iter().map(|name| format!(r#"(export "{name}" (instance $empty))"#));
+        format!("(component (instance $empty) {})", exports.collect::<String>())
+    }
+
     fn refusal(bytes: &[u8]) -> String {
         inspect(bytes).unwrap_err().to_string()
     }
@@ -179,12 +212,30 @@ mod tests {
         assert_eq!(module.kind, Kind::Module);
         assert!((4..20).contains(&module.data.bytes), "{:?}", module.data);
         assert_eq!(module.data.pieces, 1);
-        for (version, kind) in
-            [("0.2.0", Kind::Command), ("0.2.12", Kind::Command), ("0.3.2", Kind::ConcurrentCommand)]
-        {
-            let text =
-                format!(r#"(component (instance $run) (export "wasi:cli/run@{version}" (instance $run)))"#);
-            assert_eq!(look(&text).unwrap().kind, kind, "{version}");
+        for (interface, kind) in [
+            ("wasi:cli/run@0.2.0", Kind::Command),
+            ("wasi:cli/run@0.2.12", Kind::Command),
+            ("wasi:cli/run@0.3.2", Kind::ConcurrentCommand),
+            ("wasi:http/incoming-handler@0.2.3", Kind::Server),
+            ("wasi:http/handler@0.3.0", Kind::ConcurrentServer),
+        ] {
+            assert_eq!(look(&exporting(&[interface])).unwrap().kind, kind, "{interface}");
+        }
+        let both = exporting(&["wasi:http/incoming-handler@0.2.3", "wasi:cli/run@0.2.3"]);
+        assert_eq!(look(&both).unwrap().kind, Kind::Command);
+    }
+
+    #[test]
+    fn a_world_that_is_almost_right_is_refused_by_its_exports() {
+        for interface in [
+            "wasi:http/incoming-handler@0.1.0",
+            "wasi:http/handler@0.2.0",
+            "wasi:http/handler@0.3.0-rc-2026-01-06",
+            "wasi:cli/run@0.3.0-draft",
+            "example:http/handler@0.3.0",
+        ] {
+            let refused = look(&exporting(&[interface])).unwrap_err();
+            assert!(refused.to_string().contains(&format!("it exports {interface};")), "{refused}");
         }
     }
 
@@ -218,10 +269,6 @@ mod tests {
                 "a module without a function `_start` to run; it exports add".to_owned()
             )
         );
-        let server =
-            look(r#"(component (instance $h) (export "wasi:http/incoming-handler@0.2.0" (instance $h)))"#)
-                .unwrap_err();
-        assert!(server.to_string().contains("it exports wasi:http/incoming-handler@0.2.0"), "{server}");
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Runs containers as WebAssembly under wasmtime: the node's runtime for wasip1 modules and `wasi:cli` components.
+//! Runs containers as WebAssembly under wasmtime: the node's runtime for wasip1 modules, `wasi:cli` components and
+//! `wasi:http` servers.
 //!
 //! [`WasiProvider`] implements [`coracle_lifecycle::Provider`]. It knows no Kubernetes client: all it is given is
 //! resolved and on this machine. Programs are compiled by a child process, which calls [`compile_main`].
@@ -11,16 +12,20 @@ mod container;
 mod end;
 mod engine;
 mod guest;
+mod http;
 mod inspect;
 mod lines;
 mod locks;
 mod log;
+mod network;
+mod outgoing;
 mod output;
 mod program;
 mod programs;
 mod provider;
 mod room;
 mod ticker;
+mod turns;
 mod usage;
 
 pub use compile::{CompileLimits, compile_main};

@@ -7,7 +7,10 @@ use wasmtime::component::{Component, Linker as ComponentLinker};
 use wasmtime::{Engine, ExternType, InstancePre, Linker, Module, Store};
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi::p3::bindings::CommandPre as ConcurrentCommandPre;
-use wasmtime_wasi::{I32Exit, WasiCtxBuilder, p0, p1, p2, p3};
+use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxBuilder, p0, p1, p2, p3};
+use wasmtime_wasi_http::handler::{Proxy, ProxyPre};
+use wasmtime_wasi_http::p2::bindings::ProxyPre as ServerPre;
+use wasmtime_wasi_http::p3::bindings::ServicePre as ConcurrentServerPre;
 
 use crate::end::Verdict;
 use crate::guest::{ComponentGuest, ComponentWorld, Guest, ModuleGuest};
@@ -50,7 +53,7 @@ impl Host {
         unsafe {
             match kind {
                 Kind::Module => Module::deserialize_file(&self.engine, file).map(Code::Module),
-                Kind::Command | Kind::ConcurrentCommand => {
+                Kind::Command | Kind::ConcurrentCommand | Kind::Server | Kind::ConcurrentServer => {
                     Component::deserialize_file(&self.engine, file).map(Code::Component)
                 }
             }
@@ -75,11 +78,12 @@ impl Host {
             }
             Code::Component(component) => {
                 let linked = self.components.instantiate_pre(component)?;
-                if kind == Kind::ConcurrentCommand {
-                    ConcurrentCommandPre::new(linked).map(Entry::ConcurrentCommand)
-                } else {
-                    CommandPre::new(linked).map(Entry::Command)
-                }
+                Ok(match kind {
+                    Kind::Module | Kind::Command => Entry::Command(CommandPre::new(linked)?),
+                    Kind::ConcurrentCommand => Entry::ConcurrentCommand(ConcurrentCommandPre::new(linked)?),
+                    Kind::Server => Entry::Server(ProxyPre::P2(ServerPre::new(linked)?)),
+                    Kind::ConcurrentServer => Entry::Server(ProxyPre::P3(ConcurrentServerPre::new(linked)?)),
+                })
             }
         }
     }
@@ -110,6 +114,8 @@ fn component_linker(engine: &Engine) -> wasmtime::Result<ComponentLinker<Compone
     let mut linker = ComponentLinker::new(engine);
     p2::add_to_linker_async(&mut linker)?;
     p3::add_to_linker(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 
@@ -143,9 +149,29 @@ enum Entry {
     Module(InstancePre<ModuleGuest>),
     Command(CommandPre<ComponentGuest>),
     ConcurrentCommand(ConcurrentCommandPre<ComponentGuest>),
+    Server(ProxyPre<ComponentGuest>),
+}
+
+/// An instance that answers requests.
+pub(crate) struct Instance {
+    pub(crate) store: Store<ComponentGuest>,
+    pub(crate) proxy: Proxy,
 }
 
 impl Program {
+    /// Makes an instance of a server.
+    ///
+    /// # Errors
+    /// When it cannot be made within the limits, or traps, or the program is no server.
+    pub(crate) async fn instantiate(&self, context: WasiCtx, limiter: Limiter) -> wasmtime::Result<Instance> {
+        let Entry::Server(entry) = &self.entry else {
+            return Err(wasmtime::format_err!("a {} answers no requests", self.kind));
+        };
+        let mut store = self.store(Guest { world: ComponentWorld::new(context), limiter });
+        let proxy = entry.instantiate_async(&mut store).await?;
+        Ok(Instance { store, proxy })
+    }
+
     /// Runs it once, from instantiation to its end. Dropping the future ends the run.
     pub(crate) async fn run(&self, mut world: WasiCtxBuilder, limiter: Limiter) -> Verdict {
         match &self.entry {
@@ -158,6 +184,7 @@ impl Program {
                 let guest = Guest { world: ComponentWorld::new(world.build()), limiter };
                 self.run_concurrent_command(entry, guest).await
             }
+            Entry::Server(_) => Err(wasmtime::format_err!("a {} waits for requests", self.kind)),
         }
     }
 

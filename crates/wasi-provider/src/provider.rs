@@ -15,7 +15,9 @@ use coracle_lifecycle::{
 use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use thiserror::Error;
+use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wasmtime::Engine;
 use wasmtime_wasi::WasiCtxBuilder;
@@ -23,17 +25,19 @@ use wasmtime_wasi::WasiCtxBuilder;
 use crate::accept;
 use crate::cache::{Cache, sweep};
 use crate::compile::{CompileLimits, Compiler};
-use crate::container::{Guest, Run};
+use crate::container::{Ear, Run};
 use crate::engine::{Layout, compatibility, engine};
-use crate::guest::world;
+use crate::guest::{serving_port, world};
+use crate::http::{self, Instances, Server};
 use crate::inspect::Kind;
 use crate::locks::lock;
 use crate::log::Log;
+use crate::network::listen;
 use crate::program::{Host, Program};
 use crate::programs::{Loader, Programs};
 use crate::room::Room;
 use crate::ticker::Ticker;
-use crate::usage::{Count, Limiter};
+use crate::usage::{Allowance, Count, Limiter};
 
 /// What Krustlet's nodes said of their architecture and operating system, so that its manifests run unchanged.
 const PLATFORM: &str = "wasm32-wasi";
@@ -138,18 +142,97 @@ fn targets(folder: &Path, engines: &[Engine; 2]) -> Result<[(Host, Cache); 2], S
 impl WasiProvider {
     async fn launch(&self, spec: ContainerSpec) -> Result<Arc<dyn Container>, StartError> {
         let program = self.program(&spec).await?;
+        let run = if program.kind.is_server() {
+            self.launch_server(spec, program).await
+        } else {
+            self.launch_command(spec, program).await
+        };
+        run.map(|run| run as Arc<dyn Container>)
+    }
+
+    async fn launch_command(
+        &self,
+        spec: ContainerSpec,
+        program: Arc<Program>,
+    ) -> Result<Arc<Run>, StartError> {
         let place = self.room.take(spec.mounts.len(), program.mappings)?;
-        let memory = Arc::new(Count::default());
-        let limiter = Limiter::new(
-            (Arc::clone(&memory), spec.limits.memory),
-            (self.pod(&spec.pod.uid), spec.pod_limits.memory),
-        );
+        let allowance = self.allowance(&spec);
+        let limiter = Limiter::within(&allowance);
         let (spec, world, log) = self.open(spec, program.kind).await?;
-        let run = Arc::new(Run::new(spec, log, Arc::clone(&self.ticker), memory));
-        self.register(&run)?;
-        let guest = Guest { program, world, limiter, place };
-        self.tasks.spawn_on(Arc::clone(&run).live(guest), &self.runtime.handle());
+        let run = self.run(spec, log, Ear::Deaf, &allowance)?;
+        let work = async move {
+            let _place = place;
+            program.run(world, limiter).await
+        };
+        self.tasks.spawn_on(Arc::clone(&run).live(work), &self.runtime.handle());
         Ok(run)
+    }
+
+    async fn launch_server(
+        &self,
+        spec: ContainerSpec,
+        program: Arc<Program>,
+    ) -> Result<Arc<Run>, StartError> {
+        let settings =
+            http::Settings::of(&spec.annotations).map_err(|error| StartError::Invalid(error.to_string()))?;
+        // One more for the listener; each instance takes its mappings itself.
+        let place = self.room.take(spec.mounts.len() + 1, 0)?;
+        let allowance = self.allowance(&spec);
+        let (spec, world, log) = self.open(spec, program.kind).await?;
+        let listener = self.listen(&spec).await?;
+        let drain = CancellationToken::new();
+        let run = self.run(spec.clone(), log.clone(), Ear::Server(drain.clone()), &allowance)?;
+        let instances = Instances::new(program, spec, log.clone(), world, allowance, Arc::clone(&self.room));
+        let server = Server {
+            settings,
+            instances,
+            log,
+            run: Arc::clone(&run),
+            room: Arc::clone(&self.room),
+            drain,
+            runtime: self.runtime.handle(),
+        };
+        let work = async move {
+            let _place = place;
+            server.serve(listener).await
+        };
+        self.tasks.spawn_on(Arc::clone(&run).live(work), &self.runtime.handle());
+        Ok(run)
+    }
+
+    /// Listens on the port of a server, from the threads that run guests.
+    async fn listen(&self, spec: &ContainerSpec) -> Result<TcpListener, StartError> {
+        let port = serving_port(spec);
+        let address = spec.network.addresses.first().map_or_else(String::new, ToString::to_string);
+        let listening = {
+            let spec = spec.clone();
+            self.tasks.spawn_on(async move { listen(&spec, port).await }, &self.runtime.handle())
+        };
+        let listening = listening.await.map_err(io::Error::other).flatten();
+        listening.map_err(|error| {
+            StartError::Failed(format!("cannot listen on address {address}, port {port}: {error}"))
+        })
+    }
+
+    /// The run of a new container, which is registered from here on.
+    fn run(
+        &self,
+        spec: ContainerSpec,
+        log: Log,
+        ear: Ear,
+        allowance: &Allowance,
+    ) -> Result<Arc<Run>, StartError> {
+        let memory = Arc::clone(&allowance.container.0);
+        let run = Arc::new(Run::new(spec, log, ear, Arc::clone(&self.ticker), memory));
+        self.register(&run)?;
+        Ok(run)
+    }
+
+    fn allowance(&self, spec: &ContainerSpec) -> Allowance {
+        Allowance {
+            container: (Arc::default(), spec.limits.memory),
+            pod: (self.pod(&spec.pod.uid), spec.pod_limits.memory),
+        }
     }
 
     async fn program(&self, spec: &ContainerSpec) -> Result<Arc<Program>, StartError> {

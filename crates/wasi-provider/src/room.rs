@@ -90,15 +90,24 @@ impl Room {
 
     /// Takes the room of one container, until what is returned is dropped.
     pub(crate) fn take(self: &Arc<Self>, mounts: usize, mappings: u64) -> Result<Place, StartError> {
-        let descriptors = DESCRIPTORS_PER_CONTAINER + mounts as u64;
+        let mut place = self.take_descriptors(DESCRIPTORS_PER_CONTAINER + mounts as u64)?;
+        place.add_mappings(mappings)?;
+        Ok(place)
+    }
+
+    /// Takes room for open files and connections.
+    pub(crate) fn take_descriptors(self: &Arc<Self>, descriptors: u64) -> Result<Place, StartError> {
         if !self.descriptors.take(descriptors) {
             return Err(exhausted("descriptors (RLIMIT_NOFILE)", self.descriptors.limit));
         }
-        if !self.mappings.take(mappings) {
-            self.descriptors.give_back(descriptors);
-            return Err(exhausted("memory mappings (vm.max_map_count)", self.mappings.limit));
-        }
-        Ok(Place { room: Arc::clone(self), descriptors, mappings })
+        Ok(Place { room: Arc::clone(self), descriptors, mappings: 0 })
+    }
+
+    /// Takes room for one more instance of a container.
+    pub(crate) fn take_mappings(self: &Arc<Self>, mappings: u64) -> Result<Place, StartError> {
+        let mut place = Place { room: Arc::clone(self), descriptors: 0, mappings: 0 };
+        place.add_mappings(mappings)?;
+        Ok(place)
     }
 }
 
@@ -108,12 +117,22 @@ fn exhausted(what: &str, limit: u64) -> StartError {
     ))
 }
 
-/// The room of one container.
+/// Room that was taken.
 #[derive(Debug)]
 pub(crate) struct Place {
     room: Arc<Room>,
     descriptors: u64,
     mappings: u64,
+}
+
+impl Place {
+    fn add_mappings(&mut self, mappings: u64) -> Result<(), StartError> {
+        if !self.room.mappings.take(mappings) {
+            return Err(exhausted("memory mappings (vm.max_map_count)", self.room.mappings.limit));
+        }
+        self.mappings += mappings;
+        Ok(())
+    }
 }
 
 impl Drop for Place {

@@ -46,7 +46,14 @@ pub(crate) struct MemoryExceeded {
     wanted: u64,
 }
 
-/// Holds one container's guest to its limits, for as long as it lives.
+/// The memory that a container and its pod use, each with its limit.
+#[derive(Clone)]
+pub(crate) struct Allowance {
+    pub(crate) container: (Arc<Count>, Option<u64>),
+    pub(crate) pod: (Arc<Count>, Option<u64>),
+}
+
+/// Holds one instance of a container's guest to the container's limits, for as long as it lives.
 pub(crate) struct Limiter {
     container: Share,
     pod: Share,
@@ -79,13 +86,16 @@ impl Drop for Share {
 }
 
 impl Limiter {
-    pub(crate) fn new(
-        (container, limit): (Arc<Count>, Option<u64>),
-        (pod, pod_limit): (Arc<Count>, Option<u64>),
-    ) -> Self {
+    pub(crate) fn within(allowance: &Allowance) -> Self {
+        let share = |of, (count, limit): &(Arc<Count>, Option<u64>)| Share {
+            of,
+            count: Arc::clone(count),
+            limit: *limit,
+            taken: 0,
+        };
         Self {
-            container: Share { of: "container", count: container, limit, taken: 0 },
-            pod: Share { of: "pod", count: pod, limit: pod_limit, taken: 0 },
+            container: share("container", &allowance.container),
+            pod: share("pod", &allowance.pod),
             table_elements: 0,
         }
     }
@@ -178,7 +188,9 @@ mod tests {
         pod: &Arc<Count>,
         pod_limit: Option<u64>,
     ) -> Limiter {
-        Limiter::new((Arc::clone(container), limit), (Arc::clone(pod), pod_limit))
+        let allowance =
+            Allowance { container: (Arc::clone(container), limit), pod: (Arc::clone(pod), pod_limit) };
+        Limiter::within(&allowance)
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod environment;
 mod events;
 mod gate;
 mod guests;
+mod http;
 mod identity;
 mod images;
 mod jobs;

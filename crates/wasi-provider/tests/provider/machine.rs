@@ -31,6 +31,11 @@ pub(crate) fn component(folder: &Path, name: &str) -> LocalImage {
     image(folder, name, &fixtures::component(&bytes(name)).unwrap())
 }
 
+/// The server of this name, as `cargo xtask guests` built it.
+pub(crate) fn server(folder: &Path, name: &str) -> LocalImage {
+    image(folder, name, &fixtures::built(name).unwrap())
+}
+
 /// The bytes of the program in `crates/guests/wat/<name>.wat`.
 pub(crate) fn bytes(name: &str) -> Vec<u8> {
     fixtures::guest(name).unwrap()

@@ -2,7 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod client;
 mod conformance;
 mod containers;
+mod hostile;
 mod machine;
 mod programs;
+mod servers;
