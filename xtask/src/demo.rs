@@ -11,6 +11,7 @@ use crate::prerequisites;
 use crate::progress::{say, wait};
 use crate::stage::{Built, Stage};
 
+mod answers;
 mod delay;
 mod expectation;
 mod kubectl;
@@ -58,7 +59,7 @@ async fn show(stage: &Stage, manifests: &Manifests) -> anyhow::Result<()> {
     let client = stage.cluster.admin().await?;
     let applied = wait("applying demos/*/manifest.yaml", manifests.apply(stage)).await?;
     for object in applied {
-        let expectation = Expectation::of(&client, &object).await?;
+        let Some(expectation) = Expectation::of(&client, &object).await? else { continue };
         wait(&expectation.to_string(), explained(&client, expectation.met(&client))).await?;
     }
     for arguments in [
@@ -69,6 +70,7 @@ async fn show(stage: &Stage, manifests: &Manifests) -> anyhow::Result<()> {
     ] {
         kubectl::show(&stage.cluster, arguments).await?;
     }
+    answers::show(&client).await?;
     kubectl::show_logs(&stage.cluster, &client).await
 }
 

@@ -63,6 +63,7 @@ fn wish(observed: &mut Observed, pod: Arc<Pod>) {
             change_image(record);
         }
     }
+    observed.published |= pod.has_terminal_phase();
     observed.pod = pod;
 }
 

@@ -134,7 +134,7 @@ pub enum Event {
     Unmounted,
     /// The API server has acknowledged a status.
     Published {
-        /// Whether it was the last: see [`crate::is_final`].
+        /// Whether it shows a terminal phase.
         terminal: bool,
     },
     /// The API server has accepted the deletion, or the object was gone before.

@@ -58,5 +58,5 @@ pub use provider::{
 pub use record::{ContainerRecord, ContainerState, ImageState, RanImage};
 pub use resident::{Resident, is_critical};
 pub use resources::Amounts;
-pub use status::{Phase, is_final, status};
+pub use status::{Phase, status};
 pub use wish::{RestartPolicy, Wish};

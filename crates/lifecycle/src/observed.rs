@@ -35,7 +35,7 @@ pub struct Observed {
     pub mount_failure: Option<Failure>,
     /// The pod's containers, in the order of its spec.
     pub containers: Vec<ContainerRecord>,
-    /// The API server has acknowledged the last status, as [`crate::is_final`] has it.
+    /// The API server has acknowledged a status with a terminal phase.
     pub published: bool,
     /// The object's deletion, confirmed by this node.
     pub deletion: Deletion,
@@ -110,7 +110,7 @@ impl Observed {
             volumes: Volumes::Unmounted,
             mount_failure: None,
             containers,
-            published: false,
+            published: pod.has_terminal_phase(),
             deletion: Deletion::Idle,
             deletion_backoff: None,
             pod,

@@ -6,7 +6,6 @@ use crate::backoff::Backoff;
 use crate::event::{Action, Plan};
 use crate::{
     Admission, ContainerRecord, ContainerState, Deletion, Exit, Failure, ImageState, Observed, Volumes, Wish,
-    is_final,
 };
 
 /// The grace of a container whose pod was deleted by force.
@@ -90,8 +89,7 @@ fn stop(observed: &Observed, plan: &mut Plan) {
 
 /// The last steps, each when the one before it is done: terminal phase acknowledged, volumes gone, object deleted.
 fn finish(observed: &Observed, plan: &mut Plan, now: Timestamp) {
-    let is_shown = || observed.pod.status.as_ref().is_some_and(|shown| is_final(observed, shown));
-    let acknowledged = observed.published || observed.removed || is_shown();
+    let acknowledged = observed.published || observed.removed;
     if !observed.is_terminal() || !acknowledged {
         return;
     }

@@ -25,20 +25,22 @@ pub(super) enum Expectation {
 }
 
 impl Expectation {
-    /// Of an object as `kubectl` names it (`deployment.apps/NAME`). A pod that is never restarted is one that ends.
-    pub(super) async fn of(client: &Client, object: &str) -> anyhow::Result<Self> {
+    /// Of an object as `kubectl` names it (`deployment.apps/NAME`); none of a Service, which only names others. A pod
+    /// that is never restarted is one that ends.
+    pub(super) async fn of(client: &Client, object: &str) -> anyhow::Result<Option<Self>> {
         let (kind, name) = object.split_once('/').with_context(|| format!("{object} names no object"))?;
         let name = name.to_owned();
-        match kind {
-            "job.batch" => Ok(Self::Completes(name)),
-            "deployment.apps" => Ok(Self::Available(name)),
+        Ok(Some(match kind {
+            "job.batch" => Self::Completes(name),
+            "deployment.apps" => Self::Available(name),
+            "service" => return Ok(None),
             "pod" => {
                 let pod = Api::<Pod>::default_namespaced(client.clone()).get(&name).await?;
                 let policy = pod.spec.and_then(|spec| spec.restart_policy);
-                Ok(if policy.as_deref() == Some("Never") { Self::Succeeds(name) } else { Self::Runs(name) })
+                if policy.as_deref() == Some("Never") { Self::Succeeds(name) } else { Self::Runs(name) }
             }
             _ => bail!("the demo does not know what to expect of {object}"),
-        }
+        }))
     }
 
     /// Waits until it is met, at most two minutes.
