@@ -58,7 +58,7 @@ fn known(attempt: u32, exit: Option<Exit>) -> Known {
         "network": {"host": false, "addresses": [], "hostname": "web", "dns": {"servers": [], "searches": [], "options": []}},
         "image": {
             "digest": format!("sha256:{}", "0".repeat(64)), "reference": "r", "repo_digest": "r", "size": 1,
-            "module": {"digest": format!("sha256:{}", "0".repeat(64)), "path": "/m", "name": "m"},
+            "content": {"Program": {"digest": format!("sha256:{}", "0".repeat(64)), "path": "/m", "name": "m"}},
         },
         "env": [], "mounts": [], "ports": [], "limits": {}, "pod_limits": {},
         "log": {"path": "/l", "max_size": 1, "max_files": 1}, "stdin": false, "tty": false,

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ContainerId, LocalImage, PodUid};
+use crate::{ContainerId, ImageConfig, ImageContent, LocalImage, PodUid};
+
+/// Where a command without a slash is looked for when neither pod nor image says: what container runtimes use.
+const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// All a runtime needs to run one container: plain data, resolved, everything already on this machine.
 ///
@@ -51,6 +54,51 @@ pub struct ContainerSpec {
     pub tty: bool,
     /// The handler of the pod's `RuntimeClass`.
     pub runtime_handler: Option<String>,
+}
+
+impl ContainerSpec {
+    /// The whole command line, made of the pod's and the image's. A bare artifact is its own entry point: the pod's
+    /// command, when given, is the start of it. Empty when neither pod nor image has a command.
+    ///
+    /// <https://kubernetes.io/docs/tasks/inject-data-application/define-command-argument-container/>
+    #[must_use]
+    pub fn command_line(&self) -> Vec<String> {
+        let (start, usual): (&[String], &[String]) = match &self.image.content {
+            ImageContent::Program(module) => (std::slice::from_ref(&module.name), &[]),
+            ImageContent::Files(files) => (&files.config.entrypoint, &files.config.command),
+        };
+        let (start, usual) =
+            if self.command.is_empty() { (start, usual) } else { (self.command.as_slice(), &[][..]) };
+        let rest = if self.args.is_empty() { usual } else { &self.args };
+        start.iter().chain(rest).cloned().collect()
+    }
+
+    /// The whole environment: the image's, a search path where there is none for an image with files, and over it the
+    /// pod's, in this order, each name once.
+    #[must_use]
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let Some(config) = self.image_config() else { return self.env.clone() };
+        let path = ("PATH".to_owned(), SEARCH_PATH.to_owned());
+        let mut environment: Vec<(String, String)> = Vec::new();
+        for (name, value) in std::iter::once(&path).chain(&config.env).chain(&self.env) {
+            match environment.iter_mut().find(|(known, _)| known == name) {
+                Some((_, before)) => before.clone_from(value),
+                None => environment.push((name.clone(), value.clone())),
+            }
+        }
+        environment
+    }
+
+    /// The directory it starts in: the pod's, the image's, or `/`.
+    #[must_use]
+    pub fn directory(&self) -> &str {
+        let of_image = || self.image_config().and_then(|config| config.working_directory.as_deref());
+        self.working_directory.as_deref().or_else(of_image).unwrap_or("/")
+    }
+
+    fn image_config(&self) -> Option<&ImageConfig> {
+        self.image.files().map(|files| &files.config)
+    }
 }
 
 /// A pod as its container knows it.
@@ -144,3 +192,7 @@ pub struct LogFile {
     /// How many files are kept, the current one among them.
     pub max_files: u32,
 }
+
+#[cfg(test)]
+#[path = "container_tests.rs"]
+mod tests;

@@ -25,7 +25,9 @@ pub trait Images: Send + Sync + 'static {
     /// Removes the image with this manifest digest, and what no other image shares with it.
     fn remove<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<(), ImageError>>;
 
-    /// Lays the image's files into the existing, empty `directory`; nothing for a bare artifact.
+    /// Gives the existing, empty `directory` the image's files, nothing for a bare artifact: copied, or shared in a way
+    /// that no write to one directory shows in another. They may be mounted over `directory`. While it exists the
+    /// image's files stay, whatever is removed.
     fn root_file_system<'a>(
         &'a self,
         image: &'a LocalImage,
@@ -42,10 +44,66 @@ pub struct LocalImage {
     pub reference: String,
     /// `repository@digest`, what Kubernetes shows as `imageID`.
     pub repo_digest: String,
-    /// The program to run.
-    pub module: ImageModule,
-    /// The bytes it takes on disk.
+    /// What it holds.
+    pub content: ImageContent,
+    /// The bytes it takes on disk, what it shares with other images counted in full.
     pub size: u64,
+}
+
+impl LocalImage {
+    /// The program that a bare artifact is; `None` for an image with files.
+    #[must_use]
+    pub fn program(&self) -> Option<&ImageModule> {
+        match &self.content {
+            ImageContent::Program(module) => Some(module),
+            ImageContent::Files(_) => None,
+        }
+    }
+
+    /// The files of an image that has any, with their configuration.
+    #[must_use]
+    pub fn files(&self) -> Option<&ImageFiles> {
+        match &self.content {
+            ImageContent::Program(_) => None,
+            ImageContent::Files(files) => Some(files),
+        }
+    }
+}
+
+/// What an image holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ImageContent {
+    /// One program and no files: a bare artifact.
+    Program(ImageModule),
+    /// A file system with programs in it.
+    Files(ImageFiles),
+}
+
+/// The files of an image, and how a container of it begins where the pod does not say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageFiles {
+    /// The chain id of its layers (<https://github.com/opencontainers/image-spec/blob/main/config.md#layer-chainid>).
+    pub chain: Digest,
+    /// The directory that holds all its files as its layers make them together. It never changes while it exists,
+    /// and no symbolic link in it is absolute.
+    pub directory: PathBuf,
+    /// The image's own configuration.
+    pub config: ImageConfig,
+}
+
+/// The part of an image's configuration that a container is begun with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageConfig {
+    /// `Entrypoint`: replaced by the pod's `command`.
+    pub entrypoint: Vec<String>,
+    /// `Cmd`: replaced by the pod's `args`, dropped when the pod gives a `command`.
+    pub command: Vec<String>,
+    /// `Env`, in order; the pod's own variables go over it.
+    pub env: Vec<(String, String)>,
+    /// `WorkingDir`, when it names one.
+    pub working_directory: Option<String>,
+    /// `User`, when it names one. It is no more than told: a guest has no user ids.
+    pub user: Option<String>,
 }
 
 /// The program in an image.
@@ -97,6 +155,9 @@ pub enum ImageError {
     /// An image of a kind that this node cannot run.
     #[error("{0}")]
     Unsupported(String),
+    /// Nobody whom the node trusts has signed it.
+    #[error("{0}")]
+    Unsigned(String),
     /// This machine's disk failed or is full.
     #[error("{0}")]
     Storage(String),

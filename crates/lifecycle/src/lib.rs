@@ -46,7 +46,9 @@ pub use eviction::Eviction;
 pub use failure::{Face, Failure};
 pub use govern::{NodeView, Verdict, govern};
 pub use identity::{ContainerId, Digest, InvalidDigest, PodUid};
-pub use image::{Credential, ImageError, ImageModule, Images, LocalImage};
+pub use image::{
+    Credential, ImageConfig, ImageContent, ImageError, ImageFiles, ImageModule, Images, LocalImage,
+};
 pub use notice::{Notice, notices};
 pub use objects::{ObjectNames, Objects};
 pub use observed::{Admission, Deletion, Host, Observed, Volumes};

@@ -24,7 +24,8 @@ pub trait Provider: Send + Sync + 'static {
     fn accepts(&self, pod: &Pod) -> Result<(), Unsupported>;
 
     /// Makes an image ready to start, and says what it is. Kept by the digest of the image's module until
-    /// [`Provider::forget`]; asking again is cheap.
+    /// [`Provider::forget`]; asking again is cheap. Which program of an image with files is to run, its container
+    /// says: it may be made ready when that starts.
     fn prepare<'a>(&'a self, image: &'a LocalImage) -> BoxFuture<'a, Result<ImageKind, PrepareError>>;
 
     /// Drops what was kept for a module that no image holds any more.
@@ -112,6 +113,9 @@ pub enum StartError {
     /// The specification cannot be met, such as a mount that does not exist.
     #[error("{0}")]
     Invalid(String),
+    /// Its command is not there, or is no program that this runtime can run.
+    #[error("{0}")]
+    Command(String),
     /// The runtime has no room for one more container now.
     #[error("{0}")]
     Exhausted(String),

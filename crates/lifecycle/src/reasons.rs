@@ -21,6 +21,8 @@ pub enum Waiting {
     ErrImageNeverPull,
     /// The registry cannot be reached.
     RegistryUnavailable,
+    /// Nobody whom the node trusts has signed the image.
+    SignatureValidationFailed,
     /// The image cannot be pulled.
     ErrImagePull,
     /// The image is pulled again when its back-off is over.
@@ -40,6 +42,7 @@ impl Waiting {
             Self::InvalidImageName => "InvalidImageName",
             Self::ErrImageNeverPull => "ErrImageNeverPull",
             Self::RegistryUnavailable => "RegistryUnavailable",
+            Self::SignatureValidationFailed => "SignatureValidationFailed",
             Self::ErrImagePull => "ErrImagePull",
             Self::ImagePullBackOff => "ImagePullBackOff",
         }
@@ -48,7 +51,7 @@ impl Waiting {
     /// Whether an image cannot be pulled for this reason, so that a back-off follows.
     #[must_use]
     pub fn is_pull(self) -> bool {
-        matches!(self, Self::ErrImagePull | Self::RegistryUnavailable)
+        matches!(self, Self::ErrImagePull | Self::RegistryUnavailable | Self::SignatureValidationFailed)
     }
 
     /// Whether the cause is gone once the image is ready to start.
@@ -64,6 +67,7 @@ impl From<&ImageError> for Waiting {
         match error {
             ImageError::InvalidName(_) => Self::InvalidImageName,
             ImageError::RegistryUnavailable(_) => Self::RegistryUnavailable,
+            ImageError::Unsigned(_) => Self::SignatureValidationFailed,
             ImageError::NotFound(_)
             | ImageError::Unauthorized(_)
             | ImageError::Corrupt(_)
@@ -83,7 +87,9 @@ impl From<&StartError> for Waiting {
     fn from(error: &StartError) -> Self {
         match error {
             StartError::Invalid(_) => Self::CreateContainerError,
-            StartError::Exhausted(_) | StartError::Failed(_) => Self::RunContainerError,
+            StartError::Command(_) | StartError::Exhausted(_) | StartError::Failed(_) => {
+                Self::RunContainerError
+            }
         }
     }
 }

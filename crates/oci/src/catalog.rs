@@ -1,14 +1,13 @@
 use std::collections::HashMap;
-use std::fs;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use coracle_lifecycle::{Digest, LocalImage};
+use coracle_lifecycle::{Digest, ImageContent, LocalImage};
 
-use crate::disk::Disk;
+use crate::disk::{Disk, Part, remove_aside};
 
-/// The images that are here and whole, in memory, and how many users each blob has.
+/// The images that are here and whole, in memory, and how many users each part has.
 ///
-/// A blob lives while an image or a [`Hold`] has it, and its file goes with the last of them.
+/// A part lives while an image or a [`Hold`] has it, and its files go with the last of them.
 pub(crate) struct Catalog {
     disk: Arc<Disk>,
     state: RwLock<State>,
@@ -17,7 +16,7 @@ pub(crate) struct Catalog {
 #[derive(Default)]
 struct State {
     images: HashMap<String, Entry>,
-    users: HashMap<Digest, usize>,
+    users: HashMap<Part, usize>,
 }
 
 /// An image with all content that it needs.
@@ -26,14 +25,25 @@ pub(crate) struct Entry {
     pub(crate) image: LocalImage,
     /// What its reference leads to: its manifest or the index before that.
     pub(crate) target: Digest,
+    /// The bytes of a bare artifact's program.
     pub(crate) module_size: u64,
-    pub(crate) blobs: Vec<Digest>,
+    pub(crate) parts: Vec<Part>,
 }
 
-/// Keeps blobs from going while a pull counts on them.
+impl Entry {
+    /// Whether what would be run of it is still here: one look at the disk, of microseconds.
+    pub(crate) fn is_whole(&self, disk: &Disk) -> bool {
+        match &self.image.content {
+            ImageContent::Program(module) => disk.holds(&module.digest, self.module_size),
+            ImageContent::Files(files) => files.directory.is_dir(),
+        }
+    }
+}
+
+/// Keeps parts from going while a pull counts on them.
 pub(crate) struct Hold {
     catalog: Arc<Catalog>,
-    blobs: Vec<Digest>,
+    parts: Vec<Part>,
 }
 
 impl Catalog {
@@ -54,32 +64,32 @@ impl Catalog {
     /// Keeps `entry` under `key`, in the place of what was there.
     pub(crate) fn insert(&self, key: String, entry: Entry) {
         let mut state = self.write();
-        state.retain(&entry.blobs);
+        state.retain(&entry.parts);
         let before = state.images.insert(key, entry);
-        self.release(state, &before.map(|entry| entry.blobs).unwrap_or_default());
+        self.release(state, &before.map(|entry| entry.parts).unwrap_or_default());
     }
 
     /// Drops what is kept under `key`.
     pub(crate) fn remove(&self, key: &str) {
         let mut state = self.write();
         let before = state.images.remove(key);
-        self.release(state, &before.map(|entry| entry.blobs).unwrap_or_default());
+        self.release(state, &before.map(|entry| entry.parts).unwrap_or_default());
     }
 
-    /// Keeps these blobs, those here and those to come, until the hold is dropped.
-    pub(crate) fn hold(self: &Arc<Self>, blobs: Vec<Digest>) -> Hold {
-        self.write().retain(&blobs);
-        Hold { catalog: self.clone(), blobs }
+    /// Keeps these parts, those here and those to come, until the hold is dropped.
+    pub(crate) fn hold(self: &Arc<Self>, parts: Vec<Part>) -> Hold {
+        self.write().retain(&parts);
+        Hold { catalog: self.clone(), parts }
     }
 
-    fn release(&self, mut state: RwLockWriteGuard<'_, State>, blobs: &[Digest]) {
-        let unused = state.release(blobs);
+    fn release(&self, mut state: RwLockWriteGuard<'_, State>, parts: &[Part]) {
+        let unused = state.release(parts);
         // Out of the store while the lock is held, so that no pull can find them on their way out.
-        let aside: Vec<_> = unused.iter().filter_map(|digest| self.disk.set_aside(digest)).collect();
+        let aside: Vec<_> = unused.iter().filter_map(|part| self.disk.set_aside(part)).collect();
         drop(state);
         for path in aside {
-            if let Err(error) = fs::remove_file(&path) {
-                tracing::warn!(path = %path.display(), %error, "an unused blob stays until the next start");
+            if let Err(error) = remove_aside(&path) {
+                tracing::warn!(path = %path.display(), %error, "an unused part stays until the next start");
             }
         }
     }
@@ -94,21 +104,21 @@ impl Catalog {
 }
 
 impl State {
-    fn retain(&mut self, blobs: &[Digest]) {
-        for blob in blobs {
-            *self.users.entry(blob.clone()).or_default() += 1;
+    fn retain(&mut self, parts: &[Part]) {
+        for part in parts {
+            *self.users.entry(part.clone()).or_default() += 1;
         }
     }
 
-    /// The blobs that nobody uses any more.
-    fn release(&mut self, blobs: &[Digest]) -> Vec<Digest> {
+    /// The parts that nobody uses any more.
+    fn release(&mut self, parts: &[Part]) -> Vec<Part> {
         let mut unused = Vec::new();
-        for blob in blobs {
-            if let Some(count) = self.users.get_mut(blob) {
+        for part in parts {
+            if let Some(count) = self.users.get_mut(part) {
                 *count -= 1;
                 if *count == 0 {
-                    self.users.remove(blob);
-                    unused.push(blob.clone());
+                    self.users.remove(part);
+                    unused.push(part.clone());
                 }
             }
         }
@@ -118,6 +128,6 @@ impl State {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.catalog.release(self.catalog.write(), &self.blobs);
+        self.catalog.release(self.catalog.write(), &self.parts);
     }
 }

@@ -66,7 +66,8 @@ pub(crate) fn digest_of(bytes: &[u8]) -> Digest {
     digest(Sha256::new_with_prefix(bytes))
 }
 
-fn digest(hasher: Sha256) -> Digest {
+/// The digest of what a hasher has seen.
+pub(crate) fn digest(hasher: Sha256) -> Digest {
     let mut text = String::from("sha256:");
     for byte in hasher.finalize() {
         write!(text, "{byte:02x}").expect("a String takes all that is written to it");

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use coracle_lifecycle::Digest;
 use serde::{Deserialize, Serialize};
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempDir};
 
 use crate::digest::digest_of;
 
@@ -16,8 +16,18 @@ const RECORD_LIMIT: u64 = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct Disk {
     blobs: PathBuf,
+    trees: PathBuf,
     references: PathBuf,
     unfinished: PathBuf,
+}
+
+/// A piece of what the store keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Part {
+    /// The content of a digest.
+    Blob(Digest),
+    /// The files that layers make together, by their chain id.
+    Tree(Digest),
 }
 
 /// Where a reference led when it was last pulled.
@@ -33,14 +43,16 @@ impl Disk {
     pub(crate) fn open(directory: &Path) -> io::Result<Self> {
         let disk = Self {
             blobs: directory.join("blobs").join("sha256"),
+            trees: directory.join("trees"),
             references: directory.join("references"),
             unfinished: directory.join("unfinished"),
         };
-        for folder in [directory, &directory.join("blobs"), &disk.blobs, &disk.references, &disk.unfinished] {
+        let folders = [&disk.blobs, &disk.trees, &disk.references, &disk.unfinished];
+        for folder in [directory, &directory.join("blobs")].into_iter().chain(folders.map(PathBuf::as_path)) {
             make_private(folder)?;
         }
         for leftover in fs::read_dir(&disk.unfinished)? {
-            fs::remove_file(leftover?.path())?;
+            remove_aside(&leftover?.path())?;
         }
         Ok(disk)
     }
@@ -87,20 +99,44 @@ impl Disk {
         Err(io::Error::new(io::ErrorKind::InvalidData, format!("{digest} is damaged")))
     }
 
-    /// Takes content out of the store at once; the path returned is still to be removed.
-    pub(crate) fn set_aside(&self, digest: &Digest) -> Option<PathBuf> {
-        let aside = self.unfinished.join(format!("{}.removed", digest.hex()));
-        fs::rename(self.path(digest), &aside).is_ok().then_some(aside)
+    /// Where the files of a chain of layers lie when they are here: a directory with more of them in it.
+    pub(crate) fn tree(&self, chain: &Digest) -> PathBuf {
+        self.trees.join(chain.hex())
     }
 
-    /// The digests of all content.
-    pub(crate) fn digests(&self) -> io::Result<Vec<Digest>> {
-        let names = fs::read_dir(&self.blobs)?.map(|entry| Ok(entry?.file_name()));
-        let names: Vec<_> = names.collect::<io::Result<_>>()?;
-        Ok(names
-            .iter()
-            .filter_map(|name| Digest::parse(&format!("sha256:{}", name.to_str()?)).ok())
-            .collect())
+    /// A new unfinished directory; it is gone when it is dropped.
+    pub(crate) fn unfinished_directory(&self) -> io::Result<TempDir> {
+        TempDir::new_in(&self.unfinished)
+    }
+
+    /// Makes a directory that is whole the files of a chain, unless they are here.
+    pub(crate) fn keep_tree(&self, directory: TempDir, chain: &Digest) -> io::Result<()> {
+        let place = self.tree(chain);
+        match fs::rename(directory.path(), &place) {
+            Ok(()) => {
+                // What it was is gone from its old place; there is nothing to remove.
+                let _ = directory.keep();
+                sync_directory(&self.trees)
+            }
+            Err(_) if place.is_dir() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes a part out of the store at once; the path returned is still to be removed.
+    pub(crate) fn set_aside(&self, part: &Part) -> Option<PathBuf> {
+        let (place, digest, kind) = match part {
+            Part::Blob(digest) => (self.path(digest), digest, "blob"),
+            Part::Tree(digest) => (self.tree(digest), digest, "tree"),
+        };
+        let aside = self.unfinished.join(format!("{}.{kind}.removed", digest.hex()));
+        fs::rename(place, &aside).is_ok().then_some(aside)
+    }
+
+    /// All that is here.
+    pub(crate) fn parts(&self) -> io::Result<Vec<Part>> {
+        let blobs = digests(&self.blobs)?.into_iter().map(Part::Blob);
+        Ok(blobs.chain(digests(&self.trees)?.into_iter().map(Part::Tree)).collect())
     }
 
     /// Writes where a reference leads; the record before is there until this one is.
@@ -144,11 +180,24 @@ impl Disk {
         self.references.join(format!("{}.json", digest_of(reference.as_bytes()).hex()))
     }
 
-    fn write(&self, bytes: &[u8], path: &Path) -> io::Result<()> {
+    /// Writes a small file beside `path` and renames it.
+    pub(crate) fn write(&self, bytes: &[u8], path: &Path) -> io::Result<()> {
         let mut file = self.unfinished()?;
         file.write_all(bytes)?;
         put(file, path)
     }
+}
+
+/// Removes what was set aside.
+pub(crate) fn remove_aside(path: &Path) -> io::Result<()> {
+    if path.symlink_metadata()?.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
+}
+
+/// The names in a directory that are digests.
+fn digests(directory: &Path) -> io::Result<Vec<Digest>> {
+    let names = fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name()));
+    let names: Vec<_> = names.collect::<io::Result<_>>()?;
+    Ok(names.iter().filter_map(|name| Digest::parse(&format!("sha256:{}", name.to_str()?)).ok()).collect())
 }
 
 /// Renames `file` to `path` once it is on disk, and returns once the name is there too.
@@ -162,7 +211,8 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
 }
 
-fn read_limited(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+/// A file, when it has no more than `limit` bytes.
+pub(crate) fn read_limited(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {

@@ -1,11 +1,12 @@
 use std::io;
 
-use coracle_lifecycle::{Digest, ImageModule, LocalImage};
+use coracle_lifecycle::{Digest, ImageContent, ImageFiles, ImageModule, LocalImage};
 use thiserror::Error;
 
 use crate::catalog::Entry;
-use crate::disk::{Disk, Record};
-use crate::manifest::{Artifact, Descriptor, Document, ManifestError, read};
+use crate::config::{self, ConfigError, Configuration};
+use crate::disk::{Disk, Part, Record};
+use crate::manifest::{Body, Descriptor, Document, Manifest, ManifestError, read};
 use crate::name::ImageName;
 use crate::registry::MANIFEST_LIMIT;
 
@@ -16,7 +17,7 @@ pub(crate) struct Documents {
     pub(crate) chain: Vec<(Digest, Vec<u8>)>,
     /// The digest of the manifest, the last of the chain.
     pub(crate) manifest: Digest,
-    pub(crate) artifact: Artifact,
+    pub(crate) body: Manifest,
 }
 
 /// Why a recorded image is not usable.
@@ -26,6 +27,8 @@ pub(crate) enum LoadError {
     Disk(#[from] io::Error),
     #[error(transparent)]
     Manifest(#[from] ManifestError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     #[error("{0} is missing")]
     Missing(Digest),
     #[error("an index within an index")]
@@ -49,37 +52,82 @@ pub(crate) fn step(chain: Vec<(Digest, Vec<u8>)>) -> Result<Step, ManifestError>
     };
     match read(bytes)? {
         Document::Index(entry) => Ok(Step::Next(entry)),
-        Document::Artifact(artifact) => {
-            Ok(Step::End(Documents { manifest: digest.clone(), chain, artifact }))
-        }
+        Document::Image(body) => Ok(Step::End(Documents { manifest: digest.clone(), chain, body })),
     }
 }
 
 impl Documents {
-    /// All content the image needs.
-    pub(crate) fn blobs(&self) -> Vec<Digest> {
-        let parts = [&self.artifact.config.digest, &self.artifact.module.digest];
-        self.chain.iter().map(|(digest, _)| digest).chain(parts).cloned().collect()
+    /// The documents and, of a bare artifact, its program. Files are parts of their own.
+    pub(crate) fn parts(&self) -> Vec<Part> {
+        let module = match &self.body.body {
+            Body::Program { module, .. } => Some(&module.digest),
+            Body::Files(_) => None,
+        };
+        let documents = self.chain.iter().map(|(digest, _)| digest).chain([&self.body.config.digest]);
+        documents.chain(module).cloned().map(Part::Blob).collect()
+    }
+
+    /// The configuration of an image with files, which is on disk.
+    pub(crate) fn configuration(&self, disk: &Disk, layers: usize) -> Result<Configuration, LoadError> {
+        Ok(config::read(&disk.read(&self.body.config.digest, MANIFEST_LIMIT)?, layers)?)
     }
 
     /// The image, as it is kept for `name`.
-    pub(crate) fn entry(&self, name: &ImageName, disk: &Disk) -> Entry {
+    ///
+    /// # Errors
+    /// A part of it is not on disk.
+    pub(crate) fn entry(&self, name: &ImageName, disk: &Disk) -> Result<Entry, LoadError> {
         let documents: u64 = self.chain.iter().map(|(_, bytes)| bytes.len() as u64).sum();
-        let module = &self.artifact.module;
+        let mut parts = self.parts();
+        let (content, size) = match &self.body.body {
+            Body::Program { module, title } => {
+                (self.program(module, title.as_deref(), name, disk)?, module.size)
+            }
+            Body::Files(layers) => {
+                let configuration = self.configuration(disk, layers.len())?;
+                parts.extend(configuration.layers.iter().map(|layer| Part::Tree(layer.chain.clone())));
+                files(configuration, disk)?
+            }
+        };
         let image = LocalImage {
             digest: self.manifest.clone(),
             reference: name.to_string(),
             repo_digest: name.at(&self.manifest),
-            module: ImageModule {
-                digest: module.digest.clone(),
-                path: disk.path(&module.digest),
-                name: module_name(self.artifact.title.as_deref(), name.path()),
-            },
-            size: documents.saturating_add(self.artifact.config.size).saturating_add(module.size),
+            content,
+            size: documents.saturating_add(self.body.config.size).saturating_add(size),
         };
         let target = self.chain.first().map_or_else(|| self.manifest.clone(), |(digest, _)| digest.clone());
-        Entry { image, target, module_size: module.size, blobs: self.blobs() }
+        Ok(Entry { image, target, module_size: size, parts })
     }
+
+    fn program(
+        &self,
+        module: &Descriptor,
+        title: Option<&str>,
+        name: &ImageName,
+        disk: &Disk,
+    ) -> Result<ImageContent, LoadError> {
+        for part in [&self.body.config, module] {
+            if !disk.holds(&part.digest, part.size) {
+                return Err(LoadError::Missing(part.digest.clone()));
+            }
+        }
+        Ok(ImageContent::Program(ImageModule {
+            digest: module.digest.clone(),
+            path: disk.path(&module.digest),
+            name: module_name(title, name.path()),
+        }))
+    }
+}
+
+/// The files that the layers make, and their size.
+fn files(configuration: Configuration, disk: &Disk) -> Result<(ImageContent, u64), LoadError> {
+    let Some(chain) = configuration.layers.last().map(|layer| layer.chain.clone()) else {
+        return Err(ConfigError::Malformed("it has no layers".to_owned()).into());
+    };
+    let Some(facts) = disk.facts(&chain) else { return Err(LoadError::Missing(chain)) };
+    let files = ImageFiles { directory: disk.files(&chain), chain, config: configuration.begin };
+    Ok((ImageContent::Files(files), facts.bytes))
 }
 
 /// The image of a record, if all of it is on disk. Its documents are verified, its blobs found by name and size.
@@ -99,12 +147,8 @@ pub(crate) fn load(disk: &Disk, record: &Record) -> Result<(String, Entry), Load
             }
         }
     };
-    for part in [&documents.artifact.config, &documents.artifact.module] {
-        if !disk.holds(&part.digest, part.size) {
-            return Err(LoadError::Missing(part.digest.clone()));
-        }
-    }
-    Ok((name.key(), documents.entry(&name, disk)))
+    let entry = documents.entry(&name, disk)?;
+    Ok((name.key(), entry))
 }
 
 /// The program's name: the base name of its title, else the last part of the repository's.

@@ -4,20 +4,30 @@
 //! with nothing: all content is checked by digest and size while it streams to disk, all documents have limits, and no
 //! words of a registry reach an error message.
 //!
+//! Images are bare programs or have files. The layers of the latter are unpacked once, under rules that let nothing out
+//! of their directory, and shared by all containers in the best way that the machine allows.
+//!
 //! References and manifests are read with `oci-client`'s types.
 
+mod archive;
 mod authentication;
 mod catalog;
+mod config;
 mod credentials;
 mod digest;
 mod disk;
 mod download;
 mod flight;
+mod forest;
 mod image;
+mod layer;
 mod manifest;
 mod name;
 mod pull;
 mod registry;
+mod spread;
 mod store;
+mod tree;
+mod unpack;
 
 pub use store::{OpenError, Settings, Store};

@@ -1,7 +1,11 @@
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use coracle_lifecycle::Digest;
 use oci_client::manifest::{
+    IMAGE_CONFIG_MEDIA_TYPE, IMAGE_DOCKER_CONFIG_MEDIA_TYPE, IMAGE_DOCKER_LAYER_GZIP_MEDIA_TYPE,
+    IMAGE_DOCKER_LAYER_TAR_MEDIA_TYPE, IMAGE_LAYER_GZIP_MEDIA_TYPE, IMAGE_LAYER_MEDIA_TYPE,
+    IMAGE_LAYER_NONDISTRIBUTABLE_GZIP_MEDIA_TYPE, IMAGE_LAYER_NONDISTRIBUTABLE_MEDIA_TYPE,
     IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, ImageIndexEntry, OCI_IMAGE_INDEX_MEDIA_TYPE,
     OCI_IMAGE_MEDIA_TYPE, OciDescriptor, OciImageIndex, OciImageManifest, WASM_LAYER_MEDIA_TYPE,
 };
@@ -9,11 +13,24 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use thiserror::Error;
 
-/// The config of the layout that the CNCF's wasm working group specified
-/// (<https://tag-runtime.cncf.io/wgs/wasm/deliverables/wasm-oci-artifact/>).
-const CNCF_CONFIG: &str = "application/vnd.wasm.config.v0+json";
-/// The layer of that layout.
+/// The layer of the layout that the CNCF's wasm working group specified
+/// (<https://tag-runtime.cncf.io/wgs/wasm/deliverables/wasm-oci-artifact/>), as `wkg` pushes it.
 const CNCF_LAYER: &str = "application/wasm";
+/// How the media types of all other programs end: that of `wasm-to-oci`, and those of runwasi's artifacts.
+const PROGRAM_SUFFIX: &str = "+wasm";
+/// The layers of images with files. How one is compressed is told from its bytes.
+const LAYERS: [&str; 8] = [
+    IMAGE_LAYER_MEDIA_TYPE,
+    IMAGE_LAYER_GZIP_MEDIA_TYPE,
+    "application/vnd.oci.image.layer.v1.tar+zstd",
+    IMAGE_LAYER_NONDISTRIBUTABLE_MEDIA_TYPE,
+    IMAGE_LAYER_NONDISTRIBUTABLE_GZIP_MEDIA_TYPE,
+    IMAGE_DOCKER_LAYER_TAR_MEDIA_TYPE,
+    IMAGE_DOCKER_LAYER_GZIP_MEDIA_TYPE,
+    "application/vnd.docker.image.rootfs.diff.tar.zstd",
+];
+/// No build makes more layers than this; overlay mounts of other runtimes take no more either.
+const MOST_LAYERS: usize = 128;
 /// The documents that are asked for, the `Accept` header of a request for a manifest.
 pub(crate) const ACCEPTED: &str = "application/vnd.oci.image.manifest.v1+json, \
      application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.v2+json, \
@@ -35,19 +52,26 @@ pub(crate) enum ManifestError {
 /// What a reference leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Document {
-    /// One program.
-    Artifact(Artifact),
+    /// An image.
+    Image(Manifest),
     /// Images for several platforms; this is the manifest of the one for wasm.
     Index(Descriptor),
 }
 
-/// An image that is one bare WebAssembly program.
+/// An image's manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Artifact {
+pub(crate) struct Manifest {
     pub(crate) config: Descriptor,
-    pub(crate) module: Descriptor,
-    /// The program's file name, where its layer has one.
-    pub(crate) title: Option<String>,
+    pub(crate) body: Body,
+}
+
+/// What an image is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Body {
+    /// One bare WebAssembly program, with its file name where its layer has one.
+    Program { module: Descriptor, title: Option<String> },
+    /// Files: archives that are unpacked one over the other.
+    Files(Vec<Descriptor>),
 }
 
 /// Content by digest and size.
@@ -86,7 +110,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Document, ManifestError> {
             choose_platform(&parse::<OciImageIndex>(bytes)?.manifests).map(Document::Index)
         }
         (false, true, None | Some(OCI_IMAGE_MEDIA_TYPE | IMAGE_MANIFEST_MEDIA_TYPE)) => {
-            artifact(&parse(bytes)?).map(Document::Artifact)
+            image(&parse(bytes)?).map(Document::Image)
         }
         (_, _, Some(other)) => Err(unsupported(&format!("a document of media type {}", shown(other)))),
         (false, false, None) => {
@@ -100,34 +124,56 @@ fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ManifestError> {
         .map_err(|error| ManifestError::Malformed(error.to_string().escape_debug().to_string()))
 }
 
-/// The one layer decides: of the CNCF's type with the CNCF's config, or of the older type, whose config says nothing.
-fn artifact(manifest: &OciImageManifest) -> Result<Artifact, ManifestError> {
-    let config = manifest.config.media_type.as_str();
-    let [layer] = manifest.layers.as_slice() else {
-        return Err(unsupported(&found(manifest)));
-    };
-    match (config, layer.media_type.as_str()) {
-        (CNCF_CONFIG, CNCF_LAYER) | (_, WASM_LAYER_MEDIA_TYPE) => Ok(Artifact {
-            config: descriptor(&manifest.config)?,
-            module: descriptor(layer)?,
-            title: layer.annotations.as_ref().and_then(|annotations| annotations.get(TITLE)).cloned(),
-        }),
-        _ => Err(unsupported(&found(manifest))),
+fn image(manifest: &OciImageManifest) -> Result<Manifest, ManifestError> {
+    if manifest.layers.len() > MOST_LAYERS {
+        let count = manifest.layers.len();
+        let why = format!("the image has {count} layers, this node takes no more than {MOST_LAYERS}");
+        return Err(ManifestError::Unsupported(why));
     }
+    Ok(Manifest { config: descriptor(&manifest.config)?, body: body(manifest)? })
 }
 
-/// The first entry whose architecture is `wasm` or `wasm32`, whatever its operating system: `wasi/wasm` in an OCI
-/// index, `wasip1/wasm` and `wasip2/wasm` in the CNCF's layout.
+/// The first layer that is a program makes a bare artifact, whatever else lies beside it; archives alone are an image
+/// with files, but for a lone file that `oras` pushed without saying what it is.
+fn body(manifest: &OciImageManifest) -> Result<Body, ManifestError> {
+    let is_image =
+        [IMAGE_CONFIG_MEDIA_TYPE, IMAGE_DOCKER_CONFIG_MEDIA_TYPE].contains(&&*manifest.config.media_type);
+    if let Some(layer) = manifest.layers.iter().find(|layer| is_program(layer, is_image)) {
+        return Ok(Body::Program { module: descriptor(layer)?, title: title(layer).map(str::to_owned) });
+    }
+    let are_archives = manifest.layers.iter().all(|layer| LAYERS.contains(&&*layer.media_type));
+    if is_image && are_archives && !manifest.layers.is_empty() {
+        return manifest.layers.iter().map(descriptor).collect::<Result<_, _>>().map(Body::Files);
+    }
+    Err(unsupported(&found(manifest)))
+}
+
+fn is_program(layer: &OciDescriptor, of_image: bool) -> bool {
+    let extension = || Path::new(title(layer)?).extension();
+    let is_named_so = || extension().is_some_and(|extension| extension.eq_ignore_ascii_case("wasm"));
+    layer.media_type == CNCF_LAYER
+        || layer.media_type.ends_with(PROGRAM_SUFFIX)
+        || !of_image && layer.media_type == IMAGE_LAYER_MEDIA_TYPE && is_named_so()
+}
+
+fn title(layer: &OciDescriptor) -> Option<&str> {
+    layer.annotations.as_ref()?.get(TITLE).map(String::as_str)
+}
+
+/// The first entry whose architecture is `wasm`, `wasm32` or `wasm32-wasi`, whatever its operating system: `wasi/wasm`
+/// of docker and buildah, `wasip1/wasm` and `wasip2/wasm` of the CNCF's layout, `wasi/wasm32`. The one entry of an
+/// index that names no platform at all is taken too.
 fn choose_platform(entries: &[ImageIndexEntry]) -> Result<Descriptor, ManifestError> {
     let is_wasm = |entry: &&ImageIndexEntry| {
         let architecture = entry.platform.as_ref().map(|platform| platform.architecture.to_string());
-        architecture.is_some_and(|architecture| matches!(&*architecture, "wasm" | "wasm32"))
+        architecture.is_some_and(|architecture| matches!(&*architecture, "wasm" | "wasm32" | "wasm32-wasi"))
     };
-    match entries.iter().find(is_wasm) {
+    let only = || Some(entries).filter(|entries| entries.len() == 1 && entries[0].platform.is_none());
+    match entries.iter().find(is_wasm).or_else(|| only()?.first()) {
         Some(entry) => checked(&entry.digest, entry.size),
         None => Err(ManifestError::Unsupported(format!(
             "the image has no platform wasi/wasm, it is for {}",
-            names(entries.iter().map(platform))
+            names(entries.iter().map(platform).filter(|platform| platform != "unknown/unknown"))
         ))),
     }
 }
@@ -151,8 +197,8 @@ fn found(manifest: &OciImageManifest) -> String {
 
 fn unsupported(found: &str) -> ManifestError {
     ManifestError::Unsupported(format!(
-        "{found} is not supported; supported are config {CNCF_CONFIG} with one layer {CNCF_LAYER}, and any config \
-         with one layer {WASM_LAYER_MEDIA_TYPE}"
+        "{found} is not supported; supported are a layer {CNCF_LAYER} or {WASM_LAYER_MEDIA_TYPE} with any config, and \
+         layers of files such as {IMAGE_LAYER_GZIP_MEDIA_TYPE} with config {IMAGE_CONFIG_MEDIA_TYPE}"
     ))
 }
 
@@ -160,7 +206,8 @@ fn descriptor(descriptor: &OciDescriptor) -> Result<Descriptor, ManifestError> {
     checked(&descriptor.digest, descriptor.size)
 }
 
-fn checked(digest: &str, size: i64) -> Result<Descriptor, ManifestError> {
+/// A descriptor of any document, as far as it can be followed.
+pub(crate) fn checked(digest: &str, size: i64) -> Result<Descriptor, ManifestError> {
     let digest = Digest::parse(digest).map_err(|error| ManifestError::Malformed(error.to_string()))?;
     let size = u64::try_from(size)
         .map_err(|_| ManifestError::Malformed(format!("{digest} has the impossible size {size}")))?;

@@ -1,18 +1,28 @@
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use coracle_lifecycle::{Credential, Digest, ImageError, LocalImage};
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 
 use crate::catalog::{Entry, Hold};
+use crate::config::{Configuration, Layer};
 use crate::credentials::{fitting, scope};
-use crate::disk::Record;
+use crate::disk::{Part, Record};
 use crate::download::{Content, DownloadError, Target, download};
-use crate::image::{Documents, Step, step};
-use crate::manifest::{Descriptor, ManifestError};
+use crate::forest::Chain;
+use crate::image::{Documents, LoadError, Step, step};
+use crate::manifest::{Body, Descriptor, ManifestError};
 use crate::name::ImageName;
 use crate::registry::{MANIFEST_LIMIT, RegistryError, Repository};
 use crate::store::Inner;
+use crate::unpack::{Budget, UnpackError, Wanted};
+
+/// How many layers of an image are downloaded at a time, as other nodes do.
+const DOWNLOADS: usize = 3;
+/// The most files, directories and links that an image may have in all its layers.
+const ENTRIES: u64 = 500_000;
 
 /// Pulls `name`, together with all who pull it with the same credentials at this time.
 pub(crate) async fn pull(
@@ -37,15 +47,87 @@ impl Pull {
     async fn run(self, credentials: Vec<Credential>) -> Result<LocalImage, ImageError> {
         let (repository, documents) = self.resolve(credentials).await?;
         self.check_sizes(&documents)?;
-        let hold = Arc::new(self.inner.catalog.hold(documents.blobs()));
+        let hold = Arc::new(self.inner.catalog.hold(documents.parts()));
         let repository = Arc::new(repository);
         // The small one first: an image that is not whole fails before its module is downloaded.
-        let parts =
-            [(&documents.artifact.config, Content::Anything), (&documents.artifact.module, Content::Wasm)];
-        for (part, content) in parts {
-            self.fetch(&repository, part, content, &hold).await?;
+        self.fetch(&repository, &documents.body.config, Content::Anything, &hold).await?;
+        let mut holds = vec![hold.clone()];
+        match &documents.body.body {
+            Body::Program { module, .. } => self.fetch(&repository, module, Content::Wasm, &hold).await?,
+            Body::Files(layers) => holds.push(self.files(&repository, &documents, layers).await?),
         }
-        self.keep(documents, hold).await
+        self.keep(documents, holds).await
+    }
+
+    /// Brings the files of an image into the store: downloads the layers that no image here has, and unpacks them. The
+    /// hold returned keeps the files; the layers themselves are not kept.
+    async fn files(
+        &self,
+        repository: &Arc<Repository>,
+        documents: &Documents,
+        layers: &[Descriptor],
+    ) -> Result<Arc<Hold>, ImageError> {
+        let configuration = documents.configuration(&self.inner.disk, layers.len());
+        let Configuration { layers: chain, .. } = configuration.map_err(|error| self.unreadable(&error))?;
+        let trees = chain.iter().map(|layer| Part::Tree(layer.chain.clone())).collect();
+        let hold = Arc::new(self.inner.catalog.hold(trees));
+        let known = chain.iter().rposition(|layer| self.inner.disk.facts(&layer.chain).is_some());
+        let missing = known.map_or(0, |known| known + 1);
+        let archives = layers[missing..].iter().map(|layer| Part::Blob(layer.digest.clone())).collect();
+        let passing = Arc::new(self.inner.catalog.hold(archives));
+        let downloads =
+            layers[missing..].iter().map(|layer| self.fetch(repository, layer, Content::Anything, &passing));
+        let downloads: Vec<_> = downloads.collect();
+        stream::iter(downloads).buffered(DOWNLOADS).try_collect::<()>().await?;
+        for (index, layer) in chain.iter().enumerate().skip(missing) {
+            let below = index.checked_sub(1).map(|below| chain[below].chain.clone());
+            self.unpack(layer, below, &layers[index].digest, &hold).await?;
+        }
+        self.settle(&chain);
+        Ok(hold)
+    }
+
+    /// Has files that were unpacked written to disk. Nobody waits for that: until it is done they last as long as the
+    /// machine does not go down.
+    fn settle(&self, chain: &[Layer]) {
+        let (disk, chains) =
+            (self.inner.disk.clone(), chain.iter().map(|layer| layer.chain.clone()).collect::<Vec<_>>());
+        self.inner.tasks.spawn_blocking(move || {
+            if let Err(error) = disk.make_durable(&chains) {
+                tracing::warn!(%error, "the files of an image may not outlive the machine's next start");
+            }
+        });
+    }
+
+    /// Unpacks one layer over those below it, together with all who want the same of the same registry.
+    async fn unpack(
+        &self,
+        layer: &Layer,
+        below: Option<Digest>,
+        archive: &Digest,
+        hold: &Arc<Hold>,
+    ) -> Result<(), ImageError> {
+        let key = format!("{} {} {archive}", self.scope, layer.chain);
+        let (inner, layer, hold) = (self.inner.clone(), layer.clone(), hold.clone());
+        let path = self.inner.disk.path(archive);
+        let work = async move {
+            let wanted = Arc::new(AtomicBool::new(true));
+            let _until_here = Abandon(wanted.clone());
+            let work = move || {
+                let is_awaited = || wanted.load(Ordering::Relaxed);
+                let wanted = Wanted { file: File::open(path)?, diff: &layer.diff, is_awaited: &is_awaited };
+                let chain = Chain { chain: &layer.chain, below: below.as_ref() };
+                let mut budget = Budget { bytes: inner.files_limit, entries: ENTRIES };
+                let done = inner.disk.grow(&chain, wanted, &mut budget);
+                // Not before: a pull that was dropped meanwhile must find the files in place to take them away again.
+                drop(hold);
+                done
+            };
+            let done = tokio::task::spawn_blocking(work).await;
+            done.unwrap_or_else(|error| Err(io::Error::other(error).into())).map_err(Arc::new)
+        };
+        let done = self.inner.trees.join(key, work).await;
+        done.map_err(|error| self.not_unpacked(archive, &error))
     }
 
     /// Tries the credentials one after the other, or goes as nobody if there are none.
@@ -93,16 +175,17 @@ impl Pull {
     }
 
     fn check_sizes(&self, documents: &Documents) -> Result<(), ImageError> {
-        let artifact = &documents.artifact;
-        let limits = [
-            ("config", &artifact.config, MANIFEST_LIMIT),
-            ("module", &artifact.module, self.inner.module_limit),
-        ];
-        match limits.into_iter().find(|(_, part, limit)| part.size > *limit) {
-            Some((what, part, limit)) => Err(self.unsupported(&format!(
-                "its {what} has {} bytes, this node takes no more than {limit}",
-                part.size
-            ))),
+        let config = ("config", documents.body.config.size, MANIFEST_LIMIT);
+        let content = match &documents.body.body {
+            Body::Program { module, .. } => ("module", module.size, self.inner.module_limit),
+            Body::Files(layers) => {
+                let size = layers.iter().fold(0_u64, |sum, layer| sum.saturating_add(layer.size));
+                ("layers", size, self.inner.files_limit)
+            }
+        };
+        match [config, content].into_iter().find(|(_, size, limit)| size > limit) {
+            Some((what, size, limit)) => Err(self
+                .unsupported(&format!("its {what} has {size} bytes, this node takes no more than {limit}"))),
             None => Ok(()),
         }
     }
@@ -125,10 +208,10 @@ impl Pull {
 
     /// Writes the image down, documents before records, and makes it known. Once begun this comes to its end even
     /// if the pull is dropped, so that memory and disk agree.
-    async fn keep(self, documents: Documents, hold: Arc<Hold>) -> Result<LocalImage, ImageError> {
+    async fn keep(self, documents: Documents, holds: Vec<Arc<Hold>>) -> Result<LocalImage, ImageError> {
         let work = move || {
             let kept = keep(&self.inner, &self.name, &documents);
-            drop(hold);
+            drop(holds);
             kept.map_err(|error| ImageError::Storage(self.of_image(&format!("cannot store it: {error}"))))
         };
         match tokio::task::spawn_blocking(work).await {
@@ -155,6 +238,22 @@ impl Pull {
         registry_error(error, format!("failed to resolve reference \"{}\": {error}", self.name))
     }
 
+    fn unreadable(&self, error: &LoadError) -> ImageError {
+        match error {
+            LoadError::Disk(_) => ImageError::Storage(self.of_image(&error.to_string())),
+            _ => ImageError::Corrupt(self.of_image(&error.to_string())),
+        }
+    }
+
+    fn not_unpacked(&self, layer: &Digest, error: &UnpackError) -> ImageError {
+        let message = self.of_image(&format!("the layer {layer} cannot be unpacked: {error}"));
+        match error {
+            UnpackError::Malformed(_) | UnpackError::OtherContent { .. } => ImageError::Corrupt(message),
+            UnpackError::TooLarge(_) => ImageError::Unsupported(message),
+            UnpackError::Disk(_) | UnpackError::Abandoned => ImageError::Storage(message),
+        }
+    }
+
     fn not_downloaded(&self, digest: &Digest, error: &DownloadError) -> ImageError {
         let message = self.of_image(&error.to_string());
         match error {
@@ -168,6 +267,15 @@ impl Pull {
     }
 }
 
+/// Tells work on another thread, when dropped, that nobody waits for it.
+struct Abandon(Arc<AtomicBool>);
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
 fn registry_error(error: &RegistryError, message: String) -> ImageError {
     match error {
         RegistryError::NotFound => ImageError::NotFound(message),
@@ -178,14 +286,14 @@ fn registry_error(error: &RegistryError, message: String) -> ImageError {
 }
 
 /// Keeps the image under its name and under its digest: the latter still leads to it when a tag has moved on.
-fn keep(inner: &Inner, name: &ImageName, documents: &Documents) -> io::Result<LocalImage> {
+fn keep(inner: &Inner, name: &ImageName, documents: &Documents) -> Result<LocalImage, LoadError> {
     let _writing = inner.writing();
     for (digest, bytes) in &documents.chain {
         if !inner.disk.holds(digest, bytes.len() as u64) {
             inner.disk.keep_bytes(bytes, digest)?;
         }
     }
-    let entry = documents.entry(name, &inner.disk);
+    let entry = documents.entry(name, &inner.disk)?;
     let by_digest = Entry { target: documents.manifest.clone(), ..entry.clone() };
     keep_under(inner, entry.image.repo_digest.clone(), by_digest)?;
     let image = entry.image.clone();

@@ -1,4 +1,4 @@
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,15 +6,18 @@ use std::time::Duration;
 
 use coracle_lifecycle::{BoxFuture, Credential, Digest, ImageError, Images, LocalImage};
 use thiserror::Error;
+use tokio_util::task::TaskTracker;
 
-use crate::catalog::{Catalog, Entry};
-use crate::disk::Disk;
+use crate::catalog::{Catalog, Entry, Hold};
+use crate::disk::{Disk, Part, remove_aside};
 use crate::download::DownloadError;
 use crate::flight::Flights;
 use crate::image::load;
 use crate::name::ImageName;
 use crate::pull::pull;
 use crate::registry::Registries;
+use crate::spread::Sharing;
+use crate::unpack::UnpackError;
 
 /// What an image store is opened with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +28,8 @@ pub struct Settings {
     pub insecure_registries: Vec<String>,
     /// The most bytes a WebAssembly module may have.
     pub module_limit: u64,
+    /// The most bytes that the layers of an image may have, and the most that its files may have.
+    pub files_limit: u64,
     /// How long it may take to reach a registry.
     pub connect_timeout: Duration,
     /// How long a registry may send nothing before a pull ends.
@@ -32,14 +37,15 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The settings for a store in `directory`: no insecure registry, modules of up to 1 GiB, 30 s to connect and 60 s
-    /// without a byte.
+    /// The settings for a store in `directory`: no insecure registry, modules of up to 1 GiB, files of up to 16 GiB,
+    /// 30 s to connect and 60 s without a byte.
     #[must_use]
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
             directory: directory.into(),
             insecure_registries: Vec::new(),
             module_limit: 1 << 30,
+            files_limit: 16 << 30,
             connect_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_mins(1),
         }
@@ -79,8 +85,15 @@ pub(crate) struct Inner {
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) registries: Registries,
     pub(crate) module_limit: u64,
+    pub(crate) files_limit: u64,
     pub(crate) images: Flights<Result<LocalImage, ImageError>>,
     pub(crate) blobs: Flights<Result<(), Arc<DownloadError>>>,
+    pub(crate) trees: Flights<Result<(), Arc<UnpackError>>>,
+    /// What goes on when nobody waits for it.
+    pub(crate) tasks: TaskTracker,
+    sharing: Sharing,
+    /// Which containers' directories have files of the store under them, and what keeps these.
+    lent: Mutex<HashMap<PathBuf, Hold>>,
     /// Whoever changes records has this, so that memory and disk change in one order.
     writing: Mutex<()>,
 }
@@ -101,27 +114,32 @@ impl Store {
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             return Err(OpenError::NoCryptoProvider);
         }
-        let Settings { directory, insecure_registries, module_limit, connect_timeout, stall_timeout } =
-            settings;
+        let Settings { directory, insecure_registries, connect_timeout, stall_timeout, .. } = settings;
         let registries = Registries::new(insecure_registries, connect_timeout, stall_timeout)
             .map_err(OpenError::Client)?;
-        let (disk, catalog) =
+        let (disk, catalog, sharing) =
             open_directory(&directory).map_err(|cause| OpenError::Directory { directory, cause })?;
+        tracing::info!(by = sharing.name(), "containers get the files of their images");
         let inner = Inner {
             disk,
             catalog,
             registries,
-            module_limit,
+            module_limit: settings.module_limit,
+            files_limit: settings.files_limit,
             images: Flights::new(),
             blobs: Flights::new(),
+            trees: Flights::new(),
+            tasks: TaskTracker::new(),
+            sharing,
+            lent: Mutex::default(),
             writing: Mutex::new(()),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
 
     fn find_now(&self, reference: &str) -> Result<Option<LocalImage>, ImageError> {
-        // One look at the disk, of microseconds: a file that somebody took away must be pulled again.
-        let is_whole = |entry: &Entry| self.inner.disk.holds(&entry.image.module.digest, entry.module_size);
+        // What somebody took away must be pulled again.
+        let is_whole = |entry: &Entry| entry.is_whole(&self.inner.disk);
         // A full reference is its own key: most are found without being parsed.
         if let Some(entry) = self.inner.catalog.find(reference).filter(is_whole) {
             return Ok(Some(entry.image));
@@ -164,16 +182,45 @@ impl Images for Store {
 
     fn root_file_system<'a>(
         &'a self,
-        _image: &'a LocalImage,
-        _directory: &'a Path,
+        image: &'a LocalImage,
+        directory: &'a Path,
     ) -> BoxFuture<'a, Result<(), ImageError>> {
-        // All images of this store are bare artifacts.
-        Box::pin(async { Ok(()) })
+        let Some(files) = image.files() else { return Box::pin(async { Ok(()) }) };
+        let (inner, directory, files) = (self.inner.clone(), directory.to_owned(), files.clone());
+        Box::pin(async move {
+            let given = tokio::task::spawn_blocking(move || {
+                inner.lend(&files.chain, directory.clone());
+                inner.sharing.give(&files.directory, &directory)
+            });
+            let given = given.await.map_err(io::Error::other).flatten();
+            given.map_err(|error| ImageError::Storage(format!("the image's files cannot be shared: {error}")))
+        })
     }
 }
 
-fn open_directory(directory: &Path) -> io::Result<(Arc<Disk>, Arc<Catalog>)> {
+impl Inner {
+    /// Keeps the files of a chain for as long as `directory` exists.
+    fn lend(self: &Arc<Self>, chain: &Digest, directory: PathBuf) {
+        let hold = self.catalog.hold(vec![Part::Tree(chain.clone())]);
+        let mut lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
+        lent.insert(directory, hold);
+    }
+
+    /// Lets go what was kept for directories that are gone.
+    fn take_back(&self) {
+        let mut lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
+        let returned: Vec<Hold> =
+            lent.extract_if(|directory, _| !directory.exists()).map(|(_, hold)| hold).collect();
+        drop(lent);
+        // Which may remove many files.
+        drop(returned);
+    }
+}
+
+fn open_directory(directory: &Path) -> io::Result<(Arc<Disk>, Arc<Catalog>, Sharing)> {
     let disk = Arc::new(Disk::open(directory)?);
+    let sharing = Sharing::find(disk.unfinished_directory()?.path())?;
+    forget_unsound(&disk)?;
     let catalog = Arc::new(Catalog::new(disk.clone()));
     for record in disk.records()? {
         match load(&disk, &record) {
@@ -185,11 +232,25 @@ fn open_directory(directory: &Path) -> io::Result<(Arc<Disk>, Arc<Catalog>)> {
         }
     }
     // Held and let go at once: what no image uses goes.
-    drop(catalog.hold(disk.digests()?));
-    Ok((disk, catalog))
+    drop(catalog.hold(disk.parts()?));
+    Ok((disk, catalog, sharing))
+}
+
+/// Removes files that may not have reached the disk before the machine went down: their images are pulled again.
+fn forget_unsound(disk: &Disk) -> io::Result<()> {
+    for part in disk.parts()? {
+        if let Part::Tree(chain) = &part
+            && !disk.is_sound(chain)
+        {
+            tracing::warn!(%chain, "files that may be damaged since the machine went down are removed");
+            disk.set_aside(&part).map_or(Ok(()), |path| remove_aside(&path))?;
+        }
+    }
+    Ok(())
 }
 
 fn remove(inner: &Inner, digest: &Digest) -> io::Result<()> {
+    inner.take_back();
     let _writing = inner.writing();
     for (key, entry) in inner.catalog.entries() {
         if entry.image.digest == *digest {

@@ -17,7 +17,7 @@ use crate::tools::{Tool, Tools};
 
 mod artifact;
 
-pub use artifact::{Artifact, Blob};
+pub use artifact::{Artifact, Blob, Files};
 
 const READY_LIMIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);

@@ -69,9 +69,9 @@ pub(crate) fn world(spec: &ContainerSpec, kind: Kind, log: &Log) -> Result<WasiC
 /// All that the container sees but its files.
 pub(crate) fn surroundings(spec: &ContainerSpec, kind: Kind, log: &Log) -> WasiCtxBuilder {
     let mut world = WasiCtxBuilder::new();
-    world.args(&arguments(spec)).envs(&environment(spec, kind));
+    world.args(&spec.command_line()).envs(&environment(spec, kind));
     world.stdout(Output::new(log, Channel::Stdout)).stderr(Output::new(log, Channel::Stderr));
-    world.initial_cwd(working_directory(spec));
+    world.initial_cwd(spec.directory());
     world
 }
 
@@ -83,19 +83,12 @@ fn open(world: &mut WasiCtxBuilder, source: &Path, target: &str, read_only: bool
     })
 }
 
-/// A bare program is its own entry point: `command`, when given, is the start of argv, else the program's name.
-fn arguments(spec: &ContainerSpec) -> Vec<&str> {
-    let name = std::slice::from_ref(&spec.image.module.name);
-    let start = if spec.command.is_empty() { name } else { &spec.command };
-    start.iter().chain(&spec.args).map(String::as_str).collect()
-}
-
 /// The container's environment, and what a runtime adds where the pod does not: wasip1 knows a working directory by the
 /// variable `PWD` only, and a server its port by `PORT`.
 fn environment(spec: &ContainerSpec, kind: Kind) -> Vec<(String, String)> {
-    let mut environment = spec.env.clone();
+    let mut environment = spec.environment();
     let added = match kind {
-        Kind::Module => Some(("PWD", working_directory(spec).to_owned())),
+        Kind::Module => Some(("PWD", spec.directory().to_owned())),
         Kind::Server | Kind::ConcurrentServer => Some(("PORT", serving_port(spec).to_string())),
         Kind::Command | Kind::ConcurrentCommand => None,
     };
@@ -113,8 +106,4 @@ const DEFAULT_PORT: u16 = 8080;
 pub(crate) fn serving_port(spec: &ContainerSpec) -> u16 {
     let mut ports = spec.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
     ports.next().map_or(DEFAULT_PORT, |port| port.number)
-}
-
-fn working_directory(spec: &ContainerSpec) -> &str {
-    spec.working_directory.as_deref().unwrap_or("/")
 }

@@ -7,6 +7,7 @@
 mod accept;
 mod cache;
 mod clock;
+mod command;
 mod compile;
 mod container;
 mod end;

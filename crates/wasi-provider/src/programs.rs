@@ -3,18 +3,18 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use coracle_lifecycle::{BoxFuture, Digest, ImageModule, PrepareError};
 use futures::future::{FutureExt as _, Shared};
+use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::cache::Cache;
 use crate::compile::{Compiler, Job};
-use crate::engine::Layout;
+use crate::engine::{Layout, hexadecimal};
 use crate::inspect::{Inspected, inspect};
 use crate::locks::lock;
 use crate::program::{Host, Program};
@@ -84,8 +84,8 @@ pub(crate) struct Loader {
 impl Loader {
     async fn load(self: &Arc<Self>, module: &ImageModule) -> Result<Arc<Program>, PrepareError> {
         let inspected = blocking({
-            let path = module.path.clone();
-            move || inspect(&read(&path)?)
+            let module = module.clone();
+            move || inspect(&read(&module)?)
         })
         .await?;
         if let Some(program) = self.load_compiled(module, inspected).await? {
@@ -144,7 +144,8 @@ async fn blocking<T: Send + 'static>(
     done.unwrap_or_else(|error| Err(PrepareError::Failed(format!("loading the program failed: {error}"))))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, PrepareError> {
+/// The bytes of a program. One that lies in a volume may be another file by now.
+fn read(ImageModule { path, digest, .. }: &ImageModule) -> Result<Vec<u8>, PrepareError> {
     let failed =
         |error: io::Error| PrepareError::Failed(format!("{} cannot be read: {error}", path.display()));
     let file = File::open(path).map_err(failed)?;
@@ -153,6 +154,12 @@ fn read(path: &Path) -> Result<Vec<u8>, PrepareError> {
     if bytes.len() as u64 > MAX_PROGRAM {
         let limit = MAX_PROGRAM >> 20;
         return Err(PrepareError::Unsupported(format!("the program is larger than {limit} MiB")));
+    }
+    if hexadecimal(&Sha256::digest(&bytes)) != digest.hex() {
+        return Err(PrepareError::Failed(format!(
+            "{} does not have the digest {digest} any more",
+            path.display()
+        )));
     }
     Ok(bytes)
 }

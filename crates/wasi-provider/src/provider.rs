@@ -9,8 +9,8 @@ use std::time::Duration;
 use std::{io, thread};
 
 use coracle_lifecycle::{
-    BoxFuture, Container, ContainerId, ContainerSpec, Digest, ImageKind, Known, LocalImage, PodUid,
-    PrepareError, Provider, RuntimeInfo, StartError, Unsupported,
+    BoxFuture, Container, ContainerId, ContainerSpec, Digest, ImageContent, ImageKind, ImageModule, Known,
+    LocalImage, PodUid, PrepareError, Provider, RuntimeInfo, StartError, Unsupported,
 };
 use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::Pod;
@@ -24,6 +24,7 @@ use wasmtime_wasi::WasiCtxBuilder;
 
 use crate::accept;
 use crate::cache::{Cache, sweep};
+use crate::command::Commands;
 use crate::compile::{CompileLimits, Compiler};
 use crate::container::{Ear, Run};
 use crate::engine::{Layout, compatibility, engine};
@@ -92,6 +93,7 @@ pub enum SetupError {
 /// Dropping it ends all its containers at once.
 pub struct WasiProvider {
     programs: Programs,
+    commands: Arc<Commands>,
     runs: Mutex<HashMap<ContainerId, Arc<Run>>>,
     pods: Mutex<HashMap<PodUid, Arc<Count>>>,
     ticker: Arc<Ticker>,
@@ -117,7 +119,8 @@ impl WasiProvider {
         let compiler = Compiler::new(settings.compiler, settings.compile_limits, threads);
         let programs = Programs::new(Loader { compiler, targets }, tasks.clone(), runtime.handle());
         let (runs, pods) = (Mutex::default(), Mutex::default());
-        Ok(Self { programs, runs, pods, ticker, room: Room::of_process(), tasks, runtime })
+        let commands = Arc::default();
+        Ok(Self { programs, commands, runs, pods, ticker, room: Room::of_process(), tasks, runtime })
     }
 
     /// How many programs were compiled since the start; those found in the cache are none of them.
@@ -236,11 +239,30 @@ impl WasiProvider {
     }
 
     async fn program(&self, spec: &ContainerSpec) -> Result<Arc<Program>, StartError> {
-        let module = &spec.image.module.digest;
-        let Some(loading) = self.programs.find(module) else {
-            return Err(StartError::Failed(format!("the program {module} was not prepared")));
+        let loading = match &spec.image.content {
+            ImageContent::Program(module) => self.programs.find(&module.digest).ok_or_else(|| {
+                StartError::Failed(format!("the program {} was not prepared", module.digest))
+            })?,
+            ImageContent::Files(_) => {
+                let module = self.command(spec).await?;
+                let name = module.name.clone();
+                let loaded = self.programs.load(&module).await;
+                return loaded.map_err(|error| cannot_run(&name, &error));
+            }
         };
         loading.await.map_err(|error| StartError::Failed(error.to_string()))
+    }
+
+    /// The program that the container's command names, in the image's files and the volumes over them.
+    async fn command(&self, spec: &ContainerSpec) -> Result<ImageModule, StartError> {
+        let (commands, spec) = (Arc::clone(&self.commands), spec.clone());
+        let found = self.runtime.handle().spawn_blocking(move || {
+            let directory = spec.image.files().map_or(&*spec.root, |files| &*files.directory);
+            commands.find(&spec, directory, &spec.command_line())
+        });
+        found
+            .await
+            .unwrap_or_else(|error| Err(StartError::Failed(format!("finding its program failed: {error}"))))
     }
 
     /// Opens the container's files, on a thread that may wait for them.
@@ -296,8 +318,16 @@ impl Provider for WasiProvider {
     }
 
     fn prepare<'a>(&'a self, image: &'a LocalImage) -> BoxFuture<'a, Result<ImageKind, PrepareError>> {
-        let loading = self.programs.load(&image.module);
-        loading.map(|loaded| loaded.map(|program| ImageKind(program.kind.to_string()))).boxed()
+        match &image.content {
+            ImageContent::Program(module) => {
+                let loading = self.programs.load(module);
+                loading.map(|loaded| loaded.map(|program| ImageKind(program.kind.to_string()))).boxed()
+            }
+            // Which program it is depends on the pod's command and volumes: it is made ready when it starts.
+            ImageContent::Files(_) => {
+                std::future::ready(Ok(ImageKind("image with files".to_owned()))).boxed()
+            }
+        }
     }
 
     fn forget(&self, module: &Digest) {
@@ -323,6 +353,18 @@ impl Provider for WasiProvider {
 
     fn remove_pod(&self, uid: &PodUid) {
         lock(&self.pods).remove(uid);
+    }
+}
+
+/// A command that was found and is no program that can run, told as Linux runtimes tell it.
+fn cannot_run(command: &str, error: &PrepareError) -> StartError {
+    match error {
+        PrepareError::Invalid(why) | PrepareError::Unsupported(why) => {
+            StartError::Command(format!("exec: {command:?}: exec format error: {why}"))
+        }
+        PrepareError::TooExpensive(why) | PrepareError::Failed(why) => {
+            StartError::Failed(format!("exec: {command:?}: {why}"))
+        }
     }
 }
 

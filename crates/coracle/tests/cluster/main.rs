@@ -10,6 +10,7 @@ mod deployments;
 mod descriptions;
 mod environment;
 mod events;
+mod filesystems;
 mod gate;
 mod guests;
 mod http;

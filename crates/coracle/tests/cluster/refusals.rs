@@ -1,6 +1,6 @@
 //! What cannot run is named, and the node goes on.
 
-use coracle_testing::registry::{Artifact, Blob};
+use coracle_testing::registry::{Artifact, Files};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
@@ -66,7 +66,7 @@ async fn images_that_cannot_be_pulled_are_named() {
         ("corrupt", corrupt().await, "ImagePull", "digest"),
         ("not-wasm", not_wasm(b"#!/bin/sh\necho hello\n").await, "ImagePull", "is not webassembly"),
         ("empty", not_wasm(b"").await, "ImagePull", "is not webassembly"),
-        ("linux", linux().await, "ImagePull", "tar"),
+        ("linux", linux().await, "ImagePull", "it is for linux/amd64, linux/arm64"),
         ("unreachable", "127.0.0.1:1/hello:v1".to_owned(), "", "127.0.0.1:1"),
         ("invalid", "Not/An/Image".to_owned(), "InvalidImageName", "not/an/image"),
     ];
@@ -103,15 +103,22 @@ async fn not_wasm(content: &'static [u8]) -> String {
     guests::push(&repository, "v1", &Artifact::cncf(content)).await.unwrap()
 }
 
-/// An ordinary container image.
+/// An ordinary container image for several machines.
 async fn linux() -> String {
-    let config =
-        json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}});
-    let artifact = Artifact {
-        config: Blob::new("application/vnd.oci.image.config.v1+json", config.to_string()),
-        layers: vec![Blob::new("application/vnd.oci.image.layer.v1.tar+gzip", "not really a tar")],
+    let registry = guests::registry().await.unwrap();
+    let artifact = Artifact::image(vec![Files::default().file("bin/sh", b"\x7fELF")], &json!({})).unwrap();
+    let digest = registry.push("linux", "single", &artifact).await.unwrap();
+    let size = artifact.manifest().to_string().len();
+    let entry = |architecture: &str| {
+        let platform = json!({"os": "linux", "architecture": architecture});
+        let media_type = "application/vnd.oci.image.manifest.v1+json";
+        json!({"mediaType": media_type, "digest": digest, "size": size, "platform": platform})
     };
-    guests::push("linux", "v1", &artifact).await.unwrap()
+    let media_type = "application/vnd.oci.image.index.v1+json";
+    let index =
+        json!({"schemaVersion": 2, "mediaType": media_type, "manifests": [entry("amd64"), entry("arm64")]});
+    registry.push_manifest("linux", "v1", media_type, index.to_string()).await.unwrap();
+    registry.image("linux:v1")
 }
 
 #[tokio::test]

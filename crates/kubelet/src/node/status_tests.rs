@@ -1,4 +1,4 @@
-use coracle_lifecycle::{Digest, ImageModule};
+use coracle_lifecycle::{Digest, ImageContent, ImageModule};
 use k8s_openapi::api::core::v1::NodeCondition;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -14,7 +14,11 @@ fn image(name: &str, size: u64) -> LocalImage {
     LocalImage {
         repo_digest: format!("{name}@{digest}"),
         reference: format!("{name}:v1"),
-        module: ImageModule { digest: digest.clone(), path: "m.wasm".into(), name: "m".to_owned() },
+        content: ImageContent::Program(ImageModule {
+            digest: digest.clone(),
+            path: "m.wasm".into(),
+            name: "m".to_owned(),
+        }),
         digest,
         size,
     }

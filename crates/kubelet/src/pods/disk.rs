@@ -8,6 +8,7 @@ use coracle_lifecycle::{Checkpoint, PodIdentity, PodUid};
 use tempfile::NamedTempFile;
 use tracing::warn;
 
+use super::mounts::unmount_below;
 use crate::Layout;
 
 /// Does file work where it blocks no other task.
@@ -53,8 +54,10 @@ pub(super) fn load(path: &Path) -> io::Result<Checkpoint> {
     Ok(serde_json::from_slice(&fs::read(path)?)?)
 }
 
-/// Removes a directory and all in it. That it does not exist is fine.
+/// Removes a directory and all in it. That it does not exist is fine. What is mounted in it is not touched, but taken
+/// from there first.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
+    unmount_below(path)?;
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => {

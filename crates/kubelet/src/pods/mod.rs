@@ -7,6 +7,7 @@ mod disk;
 mod dispatcher;
 mod environment;
 mod fetch;
+mod mounts;
 mod objects;
 mod patch;
 mod perform;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use coracle_lifecycle::reasons::Waiting;
 use coracle_lifecycle::{
-    Admission, Cause, Digest, Event, Eviction, Exit, ImageKind, ImageModule, LocalImage, Observed, PullTime,
-    Wish,
+    Admission, Cause, Digest, Event, Eviction, Exit, ImageContent, ImageKind, ImageModule, LocalImage,
+    Observed, PullTime, Wish,
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -237,7 +237,8 @@ fn fetched(observed: &Observed, container: String) -> Event {
     let module =
         ImageModule { digest: digest.clone(), path: "/images/app.wasm".into(), name: "app".to_owned() };
     let repo_digest = format!("{}@{digest}", reference.split(':').next().unwrap_or_default());
-    let image = Box::new(LocalImage { digest, reference, repo_digest, module, size: 123 });
+    let content = ImageContent::Program(module);
+    let image = Box::new(LocalImage { digest, reference, repo_digest, content, size: 123 });
     Event::Fetched { container, image, kind: ImageKind("wasip1 module".to_owned()) }
 }
 
@@ -249,6 +250,7 @@ fn waiting(reason: &str) -> Waiting {
         Waiting::InvalidImageName,
         Waiting::ErrImageNeverPull,
         Waiting::RegistryUnavailable,
+        Waiting::SignatureValidationFailed,
         Waiting::ErrImagePull,
     ];
     all.into_iter().find(|waiting| waiting.as_str() == reason).unwrap_or_else(|| panic!("no reason {reason}"))

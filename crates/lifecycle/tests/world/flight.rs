@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use coracle_lifecycle::reasons::Waiting;
 use coracle_lifecycle::{
-    Action, Cause, ContainerState, Digest, Event, Exit, ImageKind, ImageModule, LocalImage,
+    Action, Cause, ContainerState, Digest, Event, Exit, ImageContent, ImageKind, ImageModule, LocalImage,
 };
 
 use super::World;
@@ -140,5 +140,11 @@ impl World {
 fn image() -> LocalImage {
     let digest = Digest::parse(&format!("sha256:{}", "0".repeat(64))).unwrap();
     let module = ImageModule { digest: digest.clone(), path: "/m".into(), name: "m".to_owned() };
-    LocalImage { digest, reference: "r/app:1".to_owned(), repo_digest: "r/app@0".to_owned(), module, size: 1 }
+    LocalImage {
+        digest,
+        reference: "r/app:1".to_owned(),
+        repo_digest: "r/app@0".to_owned(),
+        content: ImageContent::Program(module),
+        size: 1,
+    }
 }

@@ -3,8 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is a failure, with its place")]
 
 mod authorization;
+mod escapes;
 mod faults;
+mod files;
 mod fixture;
+mod layers;
 mod pulls;
 mod server;
 mod sharing;

@@ -23,10 +23,10 @@ async fn both_layouts_are_pulled_verified_and_found() {
         assert_eq!(pulled.repo_digest, fixture.reference(&format!("team/app@{}", image.digest())));
         assert_eq!(pulled.size, (image.bytes().len() + image.config.len() + image.module.len()) as u64);
         assert_eq!(
-            (pulled.module.name.as_str(), &pulled.module.digest),
+            (pulled.program().unwrap().name.as_str(), &pulled.program().unwrap().digest),
             ("hello.wasm", &digest(&image.module))
         );
-        assert_eq!(std::fs::read(&pulled.module.path).unwrap(), image.module);
+        assert_eq!(std::fs::read(&pulled.program().unwrap().path).unwrap(), image.module);
         assert_eq!(fixture.find("team/app:1").await.as_ref(), Some(&pulled));
         fixture.store.root_file_system(&pulled, fixture.directory.path()).await.unwrap();
     }
@@ -54,14 +54,14 @@ async fn a_tag_that_moved_leads_to_the_new_module_and_a_digest_to_its_own() {
     fixture.pull("app").await.unwrap();
     new.push(&fixture.server, "app", "latest");
     assert_eq!(fixture.find("app").await.unwrap().digest, old.digest(), "until it is pulled");
-    assert_eq!(fixture.pull("app").await.unwrap().module.digest, digest(&new.module));
+    assert_eq!(fixture.pull("app").await.unwrap().program().unwrap().digest, digest(&new.module));
 
     let fixture = fixture.reopen();
-    assert_eq!(fixture.find("app").await.unwrap().module.digest, digest(&new.module));
+    assert_eq!(fixture.find("app").await.unwrap().program().unwrap().digest, digest(&new.module));
     let found = fixture.find(&by_digest).await.unwrap();
-    assert_eq!(std::fs::read(&found.module.path).unwrap(), old.module);
+    assert_eq!(std::fs::read(&found.program().unwrap().path).unwrap(), old.module);
     let found = fixture.find(&format!("app:latest@{}", old.digest())).await.unwrap();
-    assert_eq!(found.module.digest, digest(&old.module), "the digest overrules the tag");
+    assert_eq!(found.program().unwrap().digest, digest(&old.module), "the digest overrules the tag");
     assert_eq!(found.reference, fixture.reference(&format!("app:latest@{}", old.digest())));
     assert_eq!(fixture.find(&format!("other@{}", old.digest())).await, None);
 }
@@ -98,7 +98,7 @@ async fn an_index_leads_to_its_wasm_image() {
     assert_eq!(fixture.pull("app:multi").await.unwrap().digest, image.digest());
     assert_eq!(fixture.pull(&by_digest).await.unwrap().digest, image.digest());
     let fixture = fixture.reopen();
-    assert_eq!(fixture.find("app:multi").await.unwrap().module.digest, digest(&image.module));
+    assert_eq!(fixture.find("app:multi").await.unwrap().program().unwrap().digest, digest(&image.module));
     assert_eq!(fixture.find(&by_digest).await.unwrap().digest, image.digest());
     assert_eq!(fixture.find(&format!("app@{}", image.digest())).await.unwrap().digest, image.digest());
 }
@@ -106,14 +106,15 @@ async fn an_index_leads_to_its_wasm_image() {
 #[tokio::test]
 async fn what_cannot_run_here_is_refused_by_name_and_nothing_of_it_is_downloaded() {
     let fixture = Fixture::start().await;
-    let tar = ("application/vnd.oci.image.config.v1+json", "application/vnd.oci.image.layer.v1.tar+gzip");
-    let image = Image::new(tar, "linux");
+    let chart =
+        ("application/vnd.cncf.helm.config.v1+json", "application/vnd.cncf.helm.chart.content.v1.tar+gzip");
+    let image = Image::new(chart, "chart");
     image.push(&fixture.server, "app", "1");
     let error = fixture.pull("app:1").await.unwrap_err();
     assert!(matches!(error, ImageError::Unsupported(_)));
     let text = error.to_string();
     assert!(
-        text.contains(&fixture.reference("app:1")) && text.contains(tar.1) && text.contains(CNCF.1),
+        text.contains(&fixture.reference("app:1")) && text.contains(chart.1) && text.contains(CNCF.1),
         "{text}"
     );
     assert_eq!(fixture.server.count(&image.module_path("app")), 0);

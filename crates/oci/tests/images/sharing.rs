@@ -57,7 +57,7 @@ async fn two_tags_of_one_image_share_its_download() {
         gate.add_permits(2);
     };
     let (one, two, ()) = futures::join!(fixture.pull("app:1"), fixture.pull("app:2"), release);
-    assert_eq!(one.unwrap().module, two.unwrap().module);
+    assert_eq!(one.unwrap().content, two.unwrap().content);
     assert_eq!(fixture.server.count(&path), 1);
 }
 

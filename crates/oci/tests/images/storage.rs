@@ -70,7 +70,7 @@ async fn a_damaged_image_is_forgotten_and_pulled_again() {
         let fixture = fixture.reopen();
         assert_eq!(fixture.find("app:1").await, None, "{damaged}");
         assert_eq!(fixture.pull("app:1").await.unwrap(), pulled, "{damaged}");
-        assert_eq!(fs::read(&pulled.module.path).unwrap(), image.module);
+        assert_eq!(fs::read(&pulled.program().unwrap().path).unwrap(), image.module);
     }
 }
 
@@ -89,7 +89,7 @@ async fn a_record_cannot_lead_a_digest_to_another_image() {
 #[tokio::test]
 async fn a_module_that_somebody_took_away_is_not_found_and_comes_back() {
     let (fixture, _, pulled) = with_image("1").await;
-    fs::remove_file(&pulled.module.path).unwrap();
+    fs::remove_file(&pulled.program().unwrap().path).unwrap();
     assert_eq!(fixture.find("app:1").await, None);
     assert_eq!(fixture.pull("app:1").await.unwrap(), pulled);
     assert_eq!(fixture.find("app:1").await, Some(pulled));
@@ -102,14 +102,14 @@ async fn removing_an_image_keeps_what_others_share() {
     twin.manifest["annotations"] = serde_json::json!({ "twin": "yes" });
     twin.push(&fixture.server, "twin", "1");
     let kept = fixture.pull("twin:1").await.unwrap();
-    assert_eq!(kept.module.digest, pulled.module.digest);
+    assert_eq!(kept.program().unwrap().digest, pulled.program().unwrap().digest);
 
     fixture.store.remove(&pulled.digest).await.unwrap();
     assert_eq!(
         (fixture.find("app:1").await, fixture.find(&format!("app@{}", image.digest())).await),
         (None, None)
     );
-    assert_eq!(fs::read(&kept.module.path).unwrap(), image.module);
+    assert_eq!(fs::read(&kept.program().unwrap().path).unwrap(), image.module);
     let fixture = fixture.reopen();
     assert_eq!(listed(&fixture).await, std::slice::from_ref(&kept));
 
@@ -142,7 +142,7 @@ async fn what_a_pull_counts_on_is_not_removed_under_it() {
         gate.add_permits(1);
     };
     let (twin, ()) = futures::join!(fixture.pull("app:twin"), remove);
-    assert_eq!(fs::read(twin.unwrap().module.path).unwrap(), image.module);
+    assert_eq!(fs::read(&twin.unwrap().program().unwrap().path).unwrap(), image.module);
     assert_eq!(fixture.find("app:1").await, None);
     assert_eq!(fixture.server.count(&image.module_path("app")), 1);
 }

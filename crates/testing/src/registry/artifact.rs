@@ -1,6 +1,10 @@
 //! Images as they are pushed.
 
+use std::io::{self, Write};
+
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -75,6 +79,26 @@ impl Artifact {
         }
     }
 
+    /// An image with files as `docker buildx` makes it: these layers, and a config that says `config`, such as
+    /// `{"Entrypoint": ["/app.wasm"]}`.
+    ///
+    /// # Errors
+    /// A layer cannot be put together.
+    pub fn image(layers: Vec<Files>, config: &Value) -> io::Result<Self> {
+        let layers = layers.into_iter().map(Files::finish).collect::<io::Result<Vec<_>>>()?;
+        let diffs: Vec<&String> = layers.iter().map(|(diff, _)| diff).collect();
+        let config = json!({
+            "architecture": "wasm",
+            "os": "wasi",
+            "config": config,
+            "rootfs": {"type": "layers", "diff_ids": diffs},
+        });
+        Ok(Self {
+            config: Blob::new("application/vnd.oci.image.config.v1+json", config.to_string()),
+            layers: layers.into_iter().map(|(_, layer)| layer).collect(),
+        })
+    }
+
     /// The manifest that names config and layers.
     #[must_use]
     pub fn manifest(&self) -> Value {
@@ -84,6 +108,59 @@ impl Artifact {
             "config": self.config.descriptor(),
             "layers": self.layers.iter().map(Blob::descriptor).collect::<Vec<_>>(),
         })
+    }
+}
+
+/// The files of a layer.
+pub struct Files {
+    archive: tar::Builder<Vec<u8>>,
+    failed: Option<io::Error>,
+}
+
+impl Default for Files {
+    fn default() -> Self {
+        Self { archive: tar::Builder::new(Vec::new()), failed: None }
+    }
+}
+
+impl Files {
+    /// Adds a file.
+    #[must_use]
+    pub fn file(self, path: &str, content: &[u8]) -> Self {
+        self.add(|archive, mut header| {
+            header.set_size(content.len() as u64);
+            archive.append_data(&mut header, path, content)
+        })
+    }
+
+    /// Adds a symbolic link.
+    #[must_use]
+    pub fn link(self, path: &str, target: &str) -> Self {
+        self.add(|archive, mut header| {
+            header.set_entry_type(tar::EntryType::Symlink);
+            header.set_size(0);
+            archive.append_link(&mut header, path, target)
+        })
+    }
+
+    fn add(mut self, add: impl FnOnce(&mut tar::Builder<Vec<u8>>, tar::Header) -> io::Result<()>) -> Self {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o755);
+        let failed = add(&mut self.archive, header).err();
+        self.failed = self.failed.or(failed);
+        self
+    }
+
+    /// The digest of the archive, and the layer.
+    fn finish(self) -> io::Result<(String, Blob)> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        let archive = self.archive.into_inner()?;
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(&archive)?;
+        let layer = Blob::new("application/vnd.oci.image.layer.v1.tar+gzip", encoder.finish()?);
+        Ok((Blob::digest_of(&Sha256::digest(&archive)), layer))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use coracle_lifecycle::{Digest, ImageModule, LocalImage};
+use coracle_lifecycle::{Digest, ImageContent, ImageModule, LocalImage};
 use coracle_testing::fixtures;
 use coracle_wasi_provider::{Settings, WasiProvider};
 use sha2::Digest as _;
@@ -54,7 +54,7 @@ pub(crate) fn image(folder: &Path, name: &str, bytes: &[u8]) -> LocalImage {
         digest: digest.clone(),
         reference: format!("registry.example/{name}:1"),
         repo_digest: format!("registry.example/{name}@{digest}"),
-        module: ImageModule { digest, path, name: name.to_owned() },
+        content: ImageContent::Program(ImageModule { digest, path, name: name.to_owned() }),
         size: bytes.len() as u64,
     }
 }

@@ -76,7 +76,7 @@ async fn a_program_is_compiled_once_however_many_ask_and_not_again_after_a_resta
     let second = provider(folder.path());
     second.prepare(&image).await.unwrap();
     assert_eq!(second.compiled(), 0);
-    second.forget(&image.module.digest);
+    second.forget(&image.program().unwrap().digest);
     assert_eq!(compiled_files(folder.path()), Vec::<PathBuf>::new());
     second.prepare(&image).await.unwrap();
     assert_eq!(second.compiled(), 1);
@@ -109,10 +109,10 @@ async fn a_file_that_is_not_what_its_digest_says_is_not_compiled() {
     let folder = tempfile::tempdir().unwrap();
     let provider = provider(folder.path());
     let image = guest(folder.path(), "hello");
-    fs::write(&image.module.path, machine::bytes("spin")).unwrap();
+    fs::write(&image.program().unwrap().path, machine::bytes("spin")).unwrap();
     let refused = refusal(&provider, &image).await;
     assert!(matches!(&refused, PrepareError::Failed(text) if text.contains("digest")), "{refused:?}");
-    fs::write(&image.module.path, machine::bytes("hello")).unwrap();
+    fs::write(&image.program().unwrap().path, machine::bytes("hello")).unwrap();
     provider.prepare(&image).await.expect("a failure that passed is not remembered");
 }
 

@@ -2,7 +2,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use coracle_lifecycle::{BoxFuture, Credential, Digest, ImageError, ImageModule, Images, LocalImage};
+use coracle_lifecycle::{
+    BoxFuture, Credential, Digest, ImageContent, ImageError, ImageModule, Images, LocalImage,
+};
 use tokio::sync::watch;
 
 /// An image store in memory.
@@ -53,7 +55,11 @@ pub(crate) fn image(reference: &str) -> LocalImage {
         digest: digest.clone(),
         reference: reference.to_owned(),
         repo_digest: format!("{reference}@{digest}"),
-        module: ImageModule { digest, path: "/nowhere".into(), name: "program".to_owned() },
+        content: ImageContent::Program(ImageModule {
+            digest,
+            path: "/nowhere".into(),
+            name: "program".to_owned(),
+        }),
         size: 1,
     }
 }
