@@ -9,13 +9,12 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
-use crate::Layout;
 use crate::events::{Recorder, record};
 use crate::node::{NodeAgent, NodeSettings};
-use crate::pods::{
-    Context, Dispatcher, ObjectSource, PULLS_AT_A_TIME, PodApi, PodDirectory, Services, Stop, Supplies,
-};
+use crate::pods::{Context, Dispatcher, PULLS_AT_A_TIME, PodApi, PodDirectory, Services, Stop, Supplies};
+use crate::{Layout, memory};
 
 /// How long the agent's end waits for the last Events to be written.
 const LAST_EVENTS: Duration = Duration::from_secs(2);
@@ -61,7 +60,7 @@ impl Kubelet {
         let context = Arc::new(Context {
             api: api.clone(),
             host: Arc::new(self.host()),
-            layout: Layout::new(self.settings.root_dir.clone()),
+            layout: self.layout(),
             provider: self.provider,
             images: Arc::clone(&self.images),
             recorder: recorder.clone(),
@@ -70,7 +69,7 @@ impl Kubelet {
             shutdown_grace: self.settings.shutdown_grace,
             node: known_node.clone(),
             services,
-            supplies: Supplies::new(ObjectSource::new(&api)),
+            supplies: Supplies::new(api.clone()),
         });
         let dispatcher = Dispatcher::new(context).await.map_err(KubeletError::RootDirectory)?;
         let (ready, readiness) = watch::channel(Some("the node's pods are not known yet".to_owned()));
@@ -87,6 +86,14 @@ impl Kubelet {
         agents.join_all().await;
         let _ = timeout(LAST_EVENTS, recorders.join_all()).await;
         Ok(())
+    }
+
+    fn layout(&self) -> Layout {
+        let memory = memory::directory(&self.settings.root_dir);
+        if let Some(error) = memory.as_ref().err() {
+            warn!(%error, "secrets and tokens lie on the disk");
+        }
+        Layout::new(self.settings.root_dir.clone()).in_memory(memory.ok())
     }
 
     fn host(&self) -> Host {

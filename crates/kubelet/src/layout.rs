@@ -8,13 +8,32 @@ use coracle_lifecycle::{PodIdentity, PodUid};
 #[derive(Clone, Debug)]
 pub struct Layout {
     root: PathBuf,
+    memory: Option<PathBuf>,
 }
 
 impl Layout {
     /// The layout under `root`.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), memory: None }
+    }
+
+    /// The same, with a directory in memory for what must not lie on a disk.
+    #[must_use]
+    pub fn in_memory(self, directory: Option<PathBuf>) -> Self {
+        Self { memory: directory, ..self }
+    }
+
+    /// The directory in memory that holds one directory per pod, where there is one.
+    #[must_use]
+    pub fn memory(&self) -> Option<&Path> {
+        self.memory.as_deref()
+    }
+
+    /// The volumes of a pod that lie in memory.
+    #[must_use]
+    pub fn memory_volumes(&self, uid: &PodUid) -> Option<PathBuf> {
+        Some(self.memory()?.join(uid.as_str()))
     }
 
     /// The root directory itself.

@@ -8,6 +8,7 @@ mod clock;
 mod events;
 mod kubelet;
 mod layout;
+mod memory;
 mod pods;
 mod watching;
 

@@ -7,8 +7,8 @@ use crate::backoff::{Backoff, CONTAINER, MOUNT};
 use crate::event::{Action, Event};
 use crate::reasons::Waiting;
 use crate::{
-    Admission, Cause, ContainerRecord, ContainerState, Deletion, Eviction, Exit, Failure, ImageState,
-    LocalImage, Observed, RanImage, Volumes, Wish,
+    Admission, Cause, ContainerRecord, ContainerState, Deletion, Eviction, Exit, Failure, Freshness,
+    ImageState, LocalImage, Observed, RanImage, Volumes, Wish, projection,
 };
 
 /// Folds what happened at `now` into what is known: the only function that changes an [`Observed`].
@@ -22,7 +22,9 @@ pub fn apply(observed: &mut Observed, event: Event, now: Timestamp) {
         Event::Began(action) => begin(observed, action, now),
         Event::Mounted => mounted(observed),
         Event::MountFailed { message } => fail_mount(observed, message, now),
-        Event::SourcesChanged => retry_sources(observed, now),
+        Event::SourcesChanged => sources_changed(observed, now),
+        Event::Refreshed => refreshed(observed),
+        Event::RefreshFailed { .. } => fail_refresh(observed, now),
         Event::Unmounted => observed.volumes = Volumes::Gone,
         Event::Published { terminal } => observed.published |= terminal,
         Event::Deleted => observed.deletion = Deletion::Done,
@@ -64,6 +66,9 @@ fn wish(observed: &mut Observed, pod: Arc<Pod>) {
         }
     }
     observed.published |= pod.has_terminal_phase();
+    if projection::shows_change(&observed.pod, &pod) {
+        stale(observed);
+    }
     observed.pod = pod;
 }
 
@@ -95,7 +100,11 @@ fn evict(observed: &mut Observed, eviction: Eviction) {
 
 fn begin(observed: &mut Observed, action: Action, now: Timestamp) {
     match action {
-        Action::Mount => observed.volumes = Volumes::Mounting,
+        Action::Mount => {
+            observed.volumes = Volumes::Mounting;
+            observed.freshness = Freshness::Fresh;
+        }
+        Action::Refresh => observed.freshness = Freshness::Refreshing,
         Action::Unmount => observed.volumes = Volumes::Unmounting,
         Action::Delete => observed.deletion = Deletion::InFlight,
         Action::Forget => {}
@@ -194,13 +203,37 @@ fn fail_mount(observed: &mut Observed, message: String, now: Timestamp) {
     observed.volumes = Volumes::Unmounted;
 }
 
+fn stale(observed: &mut Observed) {
+    observed.freshness = match observed.freshness {
+        Freshness::Refreshing | Freshness::Overtaken => Freshness::Overtaken,
+        Freshness::Fresh | Freshness::Stale => Freshness::Stale,
+    };
+}
+
+fn refreshed(observed: &mut Observed) {
+    observed.refresh_backoff = None;
+    observed.freshness = match observed.freshness {
+        Freshness::Refreshing | Freshness::Fresh => Freshness::Fresh,
+        Freshness::Overtaken | Freshness::Stale => Freshness::Stale,
+    };
+}
+
+fn fail_refresh(observed: &mut Observed, now: Timestamp) {
+    // What has changed meanwhile may be just what was missing.
+    let before = observed.refresh_backoff.filter(|_| observed.freshness != Freshness::Overtaken);
+    observed.refresh_backoff = Some(Backoff::next(MOUNT, before, now, now));
+    observed.freshness = Freshness::Stale;
+}
+
 /// A failure for want of something waits no longer when there is news of that.
-fn retry_sources(observed: &mut Observed, now: Timestamp) {
+fn sources_changed(observed: &mut Observed, now: Timestamp) {
     let failures = observed.containers.iter_mut().filter_map(|record| record.failure.as_mut());
     let of_config = failures.filter(|failure| failure.reason == Waiting::CreateContainerConfigError);
     for failure in of_config.chain(observed.mount_failure.as_mut()) {
         failure.backoff = Backoff { delay: SignedDuration::ZERO, updated_at: now };
     }
+    observed.refresh_backoff = None;
+    stale(observed);
 }
 
 fn fail_delete(observed: &mut Observed, now: Timestamp) {

@@ -12,6 +12,8 @@ use crate::{Admission, Eviction, Exit, ImageKind, LocalImage};
 pub enum Action {
     /// Make the pod's volumes.
     Mount,
+    /// Make the files of the volumes anew, from what the pod refers to now.
+    Refresh,
     /// Find, or pull, and prepare a container's image.
     Fetch {
         /// The container.
@@ -68,8 +70,16 @@ pub enum Event {
         /// Which one and why.
         message: String,
     },
-    /// What the pod refers to has changed: what could not be made of it is tried again at once.
+    /// What the pod refers to has changed: what is made of it is made anew, and what could not be made is tried again
+    /// at once.
     SourcesChanged,
+    /// The files of the volumes show what the pod refers to.
+    Refreshed,
+    /// They show what was there before.
+    RefreshFailed {
+        /// Which one and why.
+        message: String,
+    },
     /// The image is not here: a pull began.
     PullBegan {
         /// The container.

@@ -51,7 +51,7 @@ pub use image::{
 };
 pub use notice::{Notice, notices};
 pub use objects::{ObjectNames, Objects};
-pub use observed::{Admission, Deletion, Host, Observed, Volumes};
+pub use observed::{Admission, Deletion, Freshness, Host, Observed, Volumes};
 pub use plan::plan;
 pub use provider::{
     BoxFuture, Cause, Container, Exit, ImageKind, Known, PrepareError, Provider, RuntimeInfo, StartError,

@@ -52,7 +52,9 @@ pub fn notices(observed: &Observed, event: &Event) -> Vec<Notice> {
         Event::Evicted(eviction) if observed.eviction.as_ref() == Some(eviction) => evicted(eviction),
         Event::Began(Action::Expire) => observed.eviction.as_ref().map(evicted).unwrap_or_default(),
         Event::Judged(admission) => judged(observed, admission),
-        Event::MountFailed { message } => vec![Notice::of_pod(true, "FailedMount", message.clone())],
+        Event::MountFailed { message } | Event::RefreshFailed { message } => {
+            vec![Notice::of_pod(true, "FailedMount", message.clone())]
+        }
         Event::PullSecretsMissing { names } => vec![Notice::of_pod(
             true,
             "FailedToRetrieveImagePullSecret",

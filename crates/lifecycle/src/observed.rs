@@ -33,6 +33,10 @@ pub struct Observed {
     pub volumes: Volumes,
     /// Why the latest try to make the volumes failed.
     pub mount_failure: Option<Failure>,
+    /// Whether the files of the volumes show what the pod refers to.
+    pub freshness: Freshness,
+    /// How long the next try to refresh them waits.
+    pub refresh_backoff: Option<Backoff>,
     /// The pod's containers, in the order of its spec.
     pub containers: Vec<ContainerRecord>,
     /// The API server has acknowledged a status with a terminal phase.
@@ -83,6 +87,19 @@ pub enum Volumes {
     Gone,
 }
 
+/// Whether the files of a pod's volumes show what the pod refers to as it is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// They do.
+    Fresh,
+    /// Something has changed since.
+    Stale,
+    /// They are being made anew.
+    Refreshing,
+    /// They are being made anew from what has changed once more.
+    Overtaken,
+}
+
 /// The state of the object's deletion by this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deletion {
@@ -109,6 +126,8 @@ impl Observed {
             host,
             volumes: Volumes::Unmounted,
             mount_failure: None,
+            freshness: Freshness::Fresh,
+            refresh_backoff: None,
             containers,
             published: pod.has_terminal_phase(),
             deletion: Deletion::Idle,

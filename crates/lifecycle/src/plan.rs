@@ -5,7 +5,8 @@ use jiff::Timestamp;
 use crate::backoff::Backoff;
 use crate::event::{Action, Plan};
 use crate::{
-    Admission, ContainerRecord, ContainerState, Deletion, Exit, Failure, ImageState, Observed, Volumes, Wish,
+    Admission, ContainerRecord, ContainerState, Deletion, Exit, Failure, Freshness, ImageState, Observed,
+    Volumes, Wish,
 };
 
 /// The grace of a container whose pod was deleted by force.
@@ -36,6 +37,10 @@ fn run(observed: &Observed, plan: &mut Plan, now: Timestamp) {
             plan.act_after(observed.mount_failure.as_ref().map(Failure::retry_at), now, || Action::Mount);
         }
         Volumes::Mounted => {
+            if observed.freshness == Freshness::Stale {
+                let due = observed.refresh_backoff.map(|backoff| backoff.updated_at + backoff.delay);
+                plan.act_after(due, now, || Action::Refresh);
+            }
             for container in &observed.containers {
                 run_container(observed, container, plan, now);
             }

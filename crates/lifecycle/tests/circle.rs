@@ -17,6 +17,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         4 => Just(Move::Echo),
         1 => Just(Move::Stale),
         2 => Just(Move::Relabel),
+        2 => Just(Move::News),
         2 => any::<u8>().prop_map(Move::ChangeImage),
         1 => (0..40_i64).prop_map(Move::Delete),
         1 => Just(Move::Remove),

@@ -29,3 +29,4 @@ mod states;
 mod stopped;
 mod tokens;
 mod until;
+mod volumes;

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_lifecycle::PodIdentity;
+use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Event, Pod, PodStatus, Secret, ServiceAccount};
@@ -143,14 +144,14 @@ impl PodApi {
         self.call(Api::namespaced(self.client.clone(), namespace).get_opt(name)).await
     }
 
-    /// A token of the pod's service account that dies with the pod; `None` when the answer holds none.
+    /// A token of the pod's service account that dies with the pod, and its end; `None` when the answer holds none.
     pub(crate) async fn token(
         &self,
         pod: &PodIdentity,
         account: &str,
         audience: Option<&str>,
         seconds: Option<i64>,
-    ) -> Result<Option<String>, CallError> {
+    ) -> Result<Option<(String, Timestamp)>, CallError> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &pod.namespace);
         let request = TokenRequest {
             spec: Some(TokenRequestSpec {
@@ -167,7 +168,7 @@ impl PodApi {
         };
         let parameters = PostParams::default();
         let answer = self.call(accounts.create_token_request(account, &parameters, &request)).await?;
-        Ok(answer.status.and_then(|status| status.token))
+        Ok(answer.status.and_then(|status| Some((status.token?, status.expiration_timestamp?.0))))
     }
 
     pub(crate) async fn create_event(&self, event: &Event) -> Result<(), CallError> {

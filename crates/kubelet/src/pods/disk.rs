@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, DirBuilder};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -33,20 +33,31 @@ pub(super) fn save(layout: &Layout, checkpoint: &Checkpoint) -> io::Result<()> {
     Ok(())
 }
 
-/// All checkpoints under the root directory. A pod whose checkpoint cannot be read counts as one that has none.
+/// All checkpoints under the root directory. A pod whose checkpoint cannot be read, or of which there is only something in
+/// memory, counts as one that has none.
 pub(super) fn load_all(layout: &Layout) -> io::Result<Vec<(PodUid, Option<Checkpoint>)>> {
     private_directory(&layout.pods())?;
-    let mut found = Vec::new();
-    for entry in fs::read_dir(layout.pods())? {
-        let Ok(name) = entry?.file_name().into_string() else { continue };
-        let uid = PodUid::new(name);
+    let mut uids = named_in(&layout.pods())?;
+    if let Some(memory) = layout.memory() {
+        uids.extend(named_in(memory)?);
+    }
+    let found = uids.into_iter().map(|uid| {
         let checkpoint = load(&layout.checkpoint(&uid));
         if let Err(error) = &checkpoint {
             warn!(%uid, %error, "the checkpoint of a pod cannot be read");
         }
-        found.push((uid, checkpoint.ok()));
+        (uid, checkpoint.ok())
+    });
+    Ok(found.collect())
+}
+
+/// The pods that have a directory in this one.
+fn named_in(directory: &Path) -> io::Result<BTreeSet<PodUid>> {
+    let mut uids = BTreeSet::new();
+    for entry in fs::read_dir(directory)? {
+        uids.extend(entry?.file_name().into_string().ok().map(PodUid::new));
     }
-    Ok(found)
+    Ok(uids)
 }
 
 /// One checkpoint.
@@ -68,6 +79,7 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
 
 /// Removes a pod's volumes and root file systems; its logs and its checkpoint stay.
 pub(super) fn remove_runs(layout: &Layout, uid: &PodUid) -> io::Result<()> {
+    layout.memory_volumes(uid).map_or(Ok(()), |volumes| remove(&volumes))?;
     remove(&layout.volumes(uid))?;
     remove(&layout.containers(uid))
 }
@@ -88,13 +100,16 @@ pub(super) fn prune_logs(directory: &Path, attempt: u32) -> io::Result<()> {
 
 /// Removes all that is left of a pod that is gone from the API server, logs too.
 pub(super) async fn forget(layout: &Layout, pod: PodIdentity) {
-    remove_all(vec![layout.pod_logs(&pod), layout.pod(&pod.uid)]).await;
+    let mut paths = vec![layout.pod_logs(&pod), layout.pod(&pod.uid)];
+    paths.extend(layout.memory_volumes(&pod.uid));
+    remove_all(paths).await;
 }
 
 /// Removes all that an earlier agent left of pods that are gone.
 pub(super) async fn forget_left(layout: &Layout, left: HashMap<PodUid, Option<Checkpoint>>) {
     let logs = left.values().flatten().map(|checkpoint| layout.pod_logs(&checkpoint.pod));
-    remove_all(logs.chain(left.keys().map(|uid| layout.pod(uid))).collect()).await;
+    let in_memory = left.keys().filter_map(|uid| layout.memory_volumes(uid));
+    remove_all(logs.chain(left.keys().map(|uid| layout.pod(uid))).chain(in_memory).collect()).await;
 }
 
 async fn remove_all(paths: Vec<PathBuf>) {

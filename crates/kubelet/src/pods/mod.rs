@@ -21,6 +21,7 @@ mod supplies;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod volumes;
 mod worker;
 
@@ -36,7 +37,6 @@ use crate::events::Recorder;
 pub(crate) use api::{CallError, PodApi};
 pub use directory::{PodDirectory, PodView};
 pub(crate) use dispatcher::Dispatcher;
-pub(crate) use objects::ObjectSource;
 pub(crate) use services::Services;
 pub use shutdown::{ShutdownGrace, Stop};
 pub(crate) use supplies::Supplies;

@@ -18,6 +18,7 @@ impl Worker {
         let pod = Arc::clone(&self.observed.pod);
         match action {
             Action::Mount => self.mount(pod),
+            Action::Refresh => self.refresh(pod),
             Action::Fetch { container } => self.fetch(pod, container),
             Action::Abandon { container } => {
                 if let Some(fetch) = self.fetches.remove(&container) {
@@ -59,6 +60,16 @@ impl Worker {
         });
     }
 
+    fn refresh(&mut self, pod: Arc<Pod>) {
+        let task = self.spawn(|context| async move {
+            match volumes::refresh(&context, &pod).await {
+                Ok(()) => Event::Refreshed,
+                Err(error) => Event::RefreshFailed { message: error.to_string() },
+            }
+        });
+        self.refresher = Some(task);
+    }
+
     /// Sees to it, from the first mount on, that the pod follows what it refers to.
     fn keep_supplied(&mut self) {
         if self.keeper.is_none() {
@@ -93,12 +104,14 @@ impl Worker {
     fn unmount(&mut self) {
         let (layout, uid) = (self.context.layout.clone(), self.identity.uid.clone());
         self.context.provider.remove_pod(&uid);
-        self.context.supplies.end(&uid);
-        if let Some(keeper) = self.keeper.take() {
-            keeper.abort();
-        }
+        let supply = self.context.supplies.end(&uid);
+        [self.keeper.take(), self.refresher.take()].into_iter().flatten().for_each(|task| task.abort());
         self.spawn(|_| async move {
-            let removed = disk::off_thread(move || disk::remove_runs(&layout, &uid)).await;
+            let removed = disk::off_thread(move || {
+                supply.inspect(|supply| supply.close());
+                disk::remove_runs(&layout, &uid)
+            });
+            let removed = removed.await;
             if let Err(error) = removed {
                 warn!(%error, "what a pod left behind cannot be removed");
             }

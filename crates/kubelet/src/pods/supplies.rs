@@ -1,14 +1,18 @@
 use std::collections::HashMap;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use coracle_lifecycle::{Event, PodIdentity, PodUid};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::PodApi;
 use super::objects::{Held, ObjectSource};
+use super::tokens::Tokens;
 use super::worker::Message;
 
 /// What the pods of this node are supplied with, while they run.
 pub(crate) struct Supplies {
+    api: PodApi,
     objects: ObjectSource,
     pods: Mutex<HashMap<PodUid, Arc<Supply>>>,
 }
@@ -17,32 +21,66 @@ pub(crate) struct Supplies {
 pub(super) struct Supply {
     /// The config maps and secrets it refers to.
     pub(super) objects: Held,
+    /// Its service account tokens.
+    pub(super) tokens: Tokens,
+    /// Whether its volumes were taken down.
+    is_closed: Mutex<bool>,
 }
 
 impl Supply {
     /// Tells the pod's worker of changes to what the pod refers to, for as long as this is polled.
     pub(super) async fn keep(&self, outbox: &UnboundedSender<Message>) {
         loop {
-            self.objects.changed().await;
+            tokio::select! {
+                () = self.objects.changed() => {}
+                () = self.tokens.due() => {}
+            }
             let _ = outbox.send(Message::Event(Event::SourcesChanged));
         }
+    }
+
+    /// Does file work in the pod's volumes, one piece at a time.
+    ///
+    /// # Errors
+    /// Those of the work, and when the volumes were taken down: then nothing is done.
+    pub(super) fn write<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let is_closed = self.lock();
+        if *is_closed {
+            return Err(io::Error::other("the pod's volumes were taken down"));
+        }
+        work()
+    }
+
+    /// From now on nothing is written. Waits for work that has begun.
+    pub(super) fn close(&self) {
+        *self.lock() = true;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        self.is_closed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Supplies {
-    pub(crate) fn new(objects: ObjectSource) -> Self {
-        Self { objects, pods: Mutex::default() }
+    pub(crate) fn new(api: PodApi) -> Self {
+        Self { objects: ObjectSource::new(&api), api, pods: Mutex::default() }
     }
 
     /// What a pod is supplied with, from the first time that is asked for until [`Self::end`].
     pub(super) fn of(&self, pod: &PodIdentity) -> Arc<Supply> {
-        let new = || Arc::new(Supply { objects: self.objects.hold(&pod.namespace) });
+        let new = || {
+            Arc::new(Supply {
+                objects: self.objects.hold(&pod.namespace),
+                tokens: Tokens::new(self.api.clone(), pod.clone()),
+                is_closed: Mutex::default(),
+            })
+        };
         Arc::clone(self.lock().entry(pod.uid.clone()).or_insert_with(new))
     }
 
-    /// Lets go of what a pod was supplied with.
-    pub(super) fn end(&self, uid: &PodUid) {
-        self.lock().remove(uid);
+    /// Lets go of what a pod was supplied with, and gives it back as far as there was anything.
+    pub(super) fn end(&self, uid: &PodUid) -> Option<Arc<Supply>> {
+        self.lock().remove(uid)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<PodUid, Arc<Supply>>> {

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
 };
 use thiserror::Error;
 
-pub use references::{needs_privacy, object_names, shows_pod, tokens, trust_bundles};
+pub use references::{group, is_content, needs_privacy, object_names, shows_change, tokens, trust_bundles};
 
 use crate::Objects;
 use crate::downward::{DownwardError, Facts, metadata_field};
@@ -92,7 +92,6 @@ const GROUP_READS: u32 = 0o440;
 #[must_use]
 pub fn files(facts: &Facts, volume: &Volume, fetched: &Fetched) -> Option<Result<Files, ProjectionError>> {
     let (default_mode, parts) = references::sources(volume)?;
-    let group = facts.pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref()?.fs_group);
     let mut projection = Projection {
         facts,
         default_mode: default_mode.unwrap_or(DEFAULT_MODE),
@@ -107,7 +106,7 @@ pub fn files(facts: &Facts, volume: &Volume, fetched: &Fetched) -> Option<Result
         }
     }
     let mut files = projection.files;
-    if group.is_some() {
+    if group(facts.pod).is_some() {
         for file in files.values_mut() {
             file.mode |= GROUP_READS;
         }

@@ -34,6 +34,19 @@ pub(super) fn sources(volume: &Volume) -> Option<(Option<i32>, Vec<VolumeProject
     Some((mode, vec![part]))
 }
 
+/// Whether a volume holds Kubernetes' own content, which the node makes and containers only read.
+#[must_use]
+pub fn is_content(volume: &Volume) -> bool {
+    sources(volume).is_some()
+}
+
+/// The group that a pod names for the files of its volumes.
+#[must_use]
+pub fn group(pod: &Pod) -> Option<u32> {
+    let context = pod.spec.as_ref()?.security_context.as_ref()?;
+    u32::try_from(context.fs_group?).ok()
+}
+
 fn parts(volume: &Volume) -> Vec<VolumeProjection> {
     sources(volume).map(|(_, parts)| parts).unwrap_or_default()
 }
@@ -67,10 +80,16 @@ pub fn needs_privacy(volume: &Volume) -> bool {
     parts(volume).iter().any(|part| part.secret.is_some() || part.service_account_token.is_some())
 }
 
-/// Whether what a volume holds changes with the pod itself.
+/// Whether a volume of a pod shows something of the pod itself that is different in `after`.
 #[must_use]
-pub fn shows_pod(volume: &Volume) -> bool {
-    parts(volume).iter().any(|part| part.downward_api.is_some())
+pub fn shows_change(before: &Pod, after: &Pod) -> bool {
+    let shown = |pod: &Pod| {
+        let resources = pod.containers().iter().map(|container| container.resources.clone());
+        let metadata = &pod.metadata;
+        (metadata.labels.clone(), metadata.annotations.clone(), resources.collect::<Vec<_>>())
+    };
+    let volumes = before.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    volumes.flat_map(parts).any(|part| part.downward_api.is_some()) && shown(before) != shown(after)
 }
 
 /// Whether a pod names the group of its files, or the one user that all its containers run as.

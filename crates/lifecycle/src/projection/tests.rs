@@ -218,9 +218,9 @@ fn what_a_volume_refers_to() {
     assert_eq!((names.config_maps, names.secrets), (["c".to_owned()].into(), ["s".to_owned()].into()));
     assert_eq!(tokens(&volume).len(), 1);
     assert_eq!(trust_bundles(&volume).len(), 1);
-    assert!(needs_privacy(&volume) && shows_pod(&volume));
+    assert!(needs_privacy(&volume));
     let plain: Volume = serde_json::from_value(json!({"name": "v", "configMap": {"name": "c"}})).unwrap();
-    assert!(!needs_privacy(&plain) && !shows_pod(&plain));
+    assert!(!needs_privacy(&plain));
     let other: Volume = serde_json::from_value(json!({"name": "v", "emptyDir": {}})).unwrap();
     assert_eq!(object_names(&other), crate::ObjectNames::default());
 }
@@ -238,4 +238,18 @@ fn sources_that_this_node_does_not_know_are_named() {
 fn content_is_never_shown() {
     let file = File { content: b"hunter2".to_vec(), mode: 0o600 };
     assert_eq!(format!("{file:?}"), "File(7 bytes, 600)");
+}
+
+#[test]
+fn what_a_volume_shows_of_its_pod_may_change() {
+    let pod = |label: &str, volumes: Value| -> Pod {
+        let metadata = json!({"name": "web", "labels": {"a": label}});
+        serde_json::from_value(json!({"metadata": metadata, "spec": {"containers": [], "volumes": volumes}}))
+            .unwrap()
+    };
+    let shows = json!([{"name": "v", "projected": {"sources": [{"downwardAPI": {"items": []}}]}}]);
+    assert!(shows_change(&pod("1", shows.clone()), &pod("2", shows.clone())));
+    assert!(!shows_change(&pod("1", shows.clone()), &pod("1", shows)));
+    let plain = json!([{"name": "v", "emptyDir": {}}]);
+    assert!(!shows_change(&pod("1", plain.clone()), &pod("2", plain)));
 }

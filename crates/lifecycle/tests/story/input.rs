@@ -46,6 +46,11 @@ pub(super) enum Happening {
     MountFailed {
         message: String,
     },
+    SourcesChanged {},
+    Refreshed {},
+    RefreshFailed {
+        message: String,
+    },
     PullBegan {
         container: String,
     },
@@ -160,6 +165,9 @@ impl Happening {
             Self::Refused { reason, message } => Event::Judged(Admission::Refused { reason, message }),
             Self::Mounted {} => Event::Mounted,
             Self::MountFailed { message } => Event::MountFailed { message },
+            Self::SourcesChanged {} => Event::SourcesChanged,
+            Self::Refreshed {} => Event::Refreshed,
+            Self::RefreshFailed { message } => Event::RefreshFailed { message },
             Self::PullBegan { container } => Event::PullBegan { container },
             Self::SecretsMissing { names } => Event::PullSecretsMissing { names },
             Self::FetchFailed { container, reason, message } => {

@@ -11,6 +11,7 @@ use super::World;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Flight {
     Mount,
+    Refresh,
     Unmount,
     Delete,
     Fetch(String),
@@ -34,7 +35,11 @@ impl World {
     pub(super) fn begin(&mut self, action: Action) {
         let flight = match action {
             Action::Mount => Flight::Mount,
-            Action::Unmount => Flight::Unmount,
+            Action::Refresh => Flight::Refresh,
+            Action::Unmount => {
+                self.flights.retain(|flight| *flight != Flight::Refresh);
+                Flight::Unmount
+            }
             Action::Delete => {
                 assert!(self.observed.published, "deleted before the API server shows a terminal phase");
                 Flight::Delete
@@ -75,6 +80,8 @@ impl World {
         match flight {
             Flight::Mount if well => self.happen(Event::Mounted),
             Flight::Mount => self.happen(Event::MountFailed { message: "missing".to_owned() }),
+            Flight::Refresh if well => self.happen(Event::Refreshed),
+            Flight::Refresh => self.happen(Event::RefreshFailed { message: "missing".to_owned() }),
             Flight::Unmount => self.happen(Event::Unmounted),
             Flight::Delete if well => {
                 self.happen(Event::Deleted);

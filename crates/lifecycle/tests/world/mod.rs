@@ -47,6 +47,8 @@ pub(crate) enum Move {
     /// The watch brings the object as it was at first.
     Stale,
     Relabel,
+    /// What the pod refers to changes.
+    News,
     ChangeImage(u8),
     Delete(i64),
     Remove,
@@ -139,6 +141,7 @@ impl World {
                 }
             }
             Move::Publish => self.publish(),
+            Move::News => self.happen(Event::SourcesChanged),
             Move::ShutDown => self.happen(Event::ShutDown),
             Move::Preempt => self.happen(Event::Evicted(Eviction::preempted())),
             Move::StopMachine(grace) => {

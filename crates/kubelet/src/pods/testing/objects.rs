@@ -1,7 +1,10 @@
 use std::collections::{BTreeMap, HashMap};
 
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
+
+use crate::clock;
 
 /// What the server holds and has seen.
 #[derive(Default)]
@@ -15,6 +18,7 @@ pub(crate) struct State {
     pub(crate) most_writers: usize,
     pub(super) writers: HashMap<String, usize>,
     pub(super) faults: Vec<(String, Fault)>,
+    pub(super) tokens: usize,
     /// Counts all changes of pods.
     pub(crate) version: u64,
     /// What watches tell, in order: the path of an object, and what became of it.
@@ -98,7 +102,7 @@ impl State {
             ("GET", path) => {
                 self.objects.get(path).map_or((404, refusal(404)), |object| (200, object.clone()))
             }
-            ("POST", path) if path.ends_with("/token") => (201, token(body)),
+            ("POST", path) if path.ends_with("/token") => (201, self.token(body)),
             ("PATCH", path) => self.patch(path, body),
             ("DELETE", path) => self.delete(path, body),
             _ => (405, refusal(405)),
@@ -109,6 +113,15 @@ impl State {
         let items = self.objects.iter().filter(|(path, _)| is_in(path, collection, query));
         let items: Vec<&Value> = items.map(|(_, object)| object).collect();
         json!({ "metadata": { "resourceVersion": self.version.to_string() }, "items": items })
+    }
+
+    /// Tokens are numbered from 1.
+    fn token(&mut self, request: &Value) -> Value {
+        self.tokens += 1;
+        let seconds = request["spec"]["expirationSeconds"].as_i64().unwrap_or(3600);
+        let until = clock::now() + SignedDuration::from_secs(seconds);
+        let status = json!({ "token": format!("token-{}", self.tokens), "expirationTimestamp": until });
+        json!({ "metadata": {}, "spec": request["spec"], "status": status })
     }
 
     fn event(&mut self, path: &str, body: &Value) -> (u16, Value) {
@@ -152,10 +165,6 @@ pub(super) fn is_in(path: &str, collection: &str, query: &str) -> bool {
     let Some((own, name)) = path.rsplit_once('/') else { return false };
     let wanted = query.split_once("metadata.name%3D").map(|(_, rest)| rest.split('&').next().unwrap());
     own.starts_with(scope) && own.ends_with(&format!("/{kind}")) && wanted.is_none_or(|wanted| wanted == name)
-}
-
-fn token(request: &Value) -> Value {
-    json!({ "metadata": {}, "spec": request["spec"], "status": { "token": "a-token", "expirationTimestamp": "2030-01-01T00:00:00Z" } })
 }
 
 pub(super) fn refusal(code: u16) -> Value {

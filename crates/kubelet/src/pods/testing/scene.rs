@@ -18,8 +18,7 @@ use super::{PATIENCE, shown};
 use crate::Layout;
 use crate::events::{Recorder, record};
 use crate::pods::{
-    Context, Dispatcher, ObjectSource, PULLS_AT_A_TIME, PodApi, PodDirectory, Services, ShutdownGrace, Stop,
-    Supplies,
+    Context, Dispatcher, PULLS_AT_A_TIME, PodApi, PodDirectory, Services, ShutdownGrace, Stop, Supplies,
 };
 
 pub(crate) const NODE: &str = "n1";
@@ -75,6 +74,8 @@ impl Scene {
     /// A scene whose agent is not started yet.
     pub(crate) fn empty() -> Self {
         let root = tempfile::tempdir().unwrap();
+        let memory = root.path().join("memory");
+        std::fs::create_dir(&memory).unwrap();
         Self {
             api: FakeApi::new(),
             runtime: FakeRuntime::new(),
@@ -82,7 +83,7 @@ impl Scene {
             directory: PodDirectory::default(),
             node: watch::Sender::new(Some(node(10))),
             ready: watch::channel(None).1,
-            layout: Layout::new(root.path()),
+            layout: Layout::new(root.path()).in_memory(Some(memory)),
             _root: root,
             recorder: JoinSet::new(),
             agent: JoinSet::new(),
@@ -117,7 +118,7 @@ impl Scene {
             shutdown_grace: self.shutdown_grace,
             node: self.node.subscribe(),
             services,
-            supplies: Supplies::new(ObjectSource::new(&api)),
+            supplies: Supplies::new(api.clone()),
         };
         let dispatcher = Dispatcher::new(Arc::new(context)).await.unwrap();
         let (ready, is_ready) = watch::channel(Some("not yet".to_owned()));

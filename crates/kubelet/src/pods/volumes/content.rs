@@ -1,0 +1,46 @@
+//! Volumes of Kubernetes' own content: objects, tokens and what a pod shows of itself, as files.
+
+use coracle_lifecycle::Wish;
+use coracle_lifecycle::downward::Facts;
+use coracle_lifecycle::projection::{self, Fetched};
+use k8s_openapi::api::core::v1::{Pod, Volume};
+
+use super::writer::Writer;
+use super::{Cause, make_directory, plugin};
+use crate::pods::supplies::Supply;
+use crate::pods::{Context, disk};
+
+/// Writes the files of a volume as they have to be now.
+pub(super) async fn make(context: &Context, pod: &Pod, volume: &Volume) -> Result<(), Cause> {
+    let supply = context.supplies.of(&pod.identity());
+    let fetched = fetch(&supply, pod, volume).await?;
+    let node = context.node.borrow().clone();
+    let status = node.as_ref().and_then(|node| node.status.as_ref());
+    let facts = Facts {
+        pod,
+        addresses: &[],
+        host_addresses: &context.host.addresses,
+        allocatable: status.and_then(|status| status.allocatable.as_ref()),
+    };
+    let files = projection::files(&facts, volume, &fetched);
+    let files = files.ok_or_else(|| Cause::UnsupportedKind(plugin(volume)))??;
+    let (layout, uid, volume) = (context.layout.clone(), pod.identity().uid, volume.clone());
+    let group = projection::group(pod);
+    let written = disk::off_thread(move || {
+        supply.write(|| {
+            let directory = make_directory(&layout, &uid, &volume, projection::needs_privacy(&volume))?;
+            Writer::new(&directory, group).write(&files)
+        })
+    });
+    Ok(written.await?)
+}
+
+async fn fetch(supply: &Supply, pod: &Pod, volume: &Volume) -> Result<Fetched, Cause> {
+    let objects = supply.objects.get(&projection::object_names(volume)).await?;
+    let mut fetched = Fetched { objects, ..Fetched::default() };
+    let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
+    for wanted in projection::tokens(volume) {
+        fetched.tokens.push(supply.tokens.get(account.unwrap_or("default"), &wanted).await?);
+    }
+    Ok(fetched)
+}
