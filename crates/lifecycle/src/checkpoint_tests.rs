@@ -55,7 +55,7 @@ fn known(attempt: u32, exit: Option<Exit>) -> Known {
     let spec: ContainerSpec = serde_json::from_value(json!({
         "id": format!("u_app_{attempt}"), "pod": {"namespace": "default", "name": "web", "uid": "u"},
         "name": "app", "annotations": {}, "root": "/r", "read_only_root": false, "command": [], "args": [],
-        "network": {"host": false, "addresses": [], "hostname": "web", "dns": {"servers": [], "searches": [], "options": []}},
+        "network": {"host": false, "shared": true, "addresses": [], "hostname": "web", "dns": {"servers": [], "searches": [], "options": []}},
         "image": {
             "digest": format!("sha256:{}", "0".repeat(64)), "reference": "r", "repo_digest": "r", "size": 1,
             "content": {"Program": {"digest": format!("sha256:{}", "0".repeat(64)), "path": "/m", "name": "m"}},

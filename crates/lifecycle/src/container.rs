@@ -117,6 +117,8 @@ pub struct PodIdentity {
 pub struct Network {
     /// Whether the pod asked for the node's own network.
     pub host: bool,
+    /// Whether the addresses are the node's, which the pod shares with others because it has none of its own.
+    pub shared: bool,
     /// The pod's addresses, the primary one first.
     pub addresses: Vec<IpAddr>,
     /// The pod's host name.
@@ -158,6 +160,8 @@ pub struct Port {
     pub protocol: Protocol,
     /// The node's port that leads here.
     pub host_port: Option<u16>,
+    /// The node's address on which that port is; all of them when `None`.
+    pub host_ip: Option<IpAddr>,
 }
 
 /// A transport protocol.

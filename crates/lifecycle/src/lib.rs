@@ -7,6 +7,7 @@
 //! A pod goes round in a circle: [`plan()`] says what to begin, [`apply()`] folds in what happened, [`status()`] says what
 //! the API server should show, [`notices`] what people should be told.
 
+mod addresses;
 mod affinity;
 mod apply;
 pub mod backoff;
@@ -29,6 +30,7 @@ pub mod projection;
 mod provider;
 mod qos;
 pub mod quantity;
+mod reach;
 pub mod reasons;
 mod record;
 mod resident;
@@ -38,6 +40,7 @@ mod support;
 mod sysctls;
 mod wish;
 
+pub use addresses::AddressPool;
 pub use apply::apply;
 pub use checkpoint::{Checkpoint, ContainerCheckpoint, checkpoint, recover};
 pub use container::{ContainerSpec, Dns, Limits, LogFile, Mount, Network, PodIdentity, Port, Protocol};
@@ -57,6 +60,7 @@ pub use provider::{
     BoxFuture, Cause, Container, Exit, ImageKind, Known, PrepareError, Provider, RuntimeInfo, StartError,
     Unsupported, Usage,
 };
+pub use reach::{Destination, LOOPBACK_PREFIX, PodReach, Reach};
 pub use record::{ContainerRecord, ContainerState, ImageState, RanImage};
 pub use resident::{Resident, is_critical};
 pub use resources::Amounts;

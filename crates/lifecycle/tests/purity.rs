@@ -5,8 +5,17 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
-const ALLOWED: [&str; 8] =
-    ["bytes", "coracle-lifecycle", "futures-core", "futures-io", "jiff", "k8s-openapi", "serde", "thiserror"];
+const ALLOWED: [&str; 9] = [
+    "bytes",
+    "coracle-lifecycle",
+    "futures-core",
+    "futures-io",
+    "ipnet",
+    "jiff",
+    "k8s-openapi",
+    "serde",
+    "thiserror",
+];
 
 /// What does IO, or belongs to an adapter.
 const FORBIDDEN: [&str; 9] =

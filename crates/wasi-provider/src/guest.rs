@@ -1,9 +1,11 @@
 //! What a guest sees: its arguments, environment, files and outputs, and nothing else.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use coracle_lifecycle::{ContainerSpec, Protocol, StartError};
 use wasmtime::component::ResourceTable;
+use wasmtime_wasi::filesystem::WasiFilesystemCtx;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
@@ -11,6 +13,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use crate::inspect::Kind;
 use crate::lines::Channel;
 use crate::log::Log;
+use crate::network::GuestNetwork;
 use crate::outgoing::Outgoing;
 use crate::output::Output;
 use crate::usage::Limiter;
@@ -32,12 +35,31 @@ pub(crate) struct ComponentWorld {
     http: WasiHttpCtx,
     outgoing: Outgoing,
     resources: ResourceTable,
+    pub(crate) network: Arc<GuestNetwork>,
 }
 
 impl ComponentWorld {
-    pub(crate) fn new(context: WasiCtx) -> Self {
-        Self { context, http: WasiHttpCtx::new(), outgoing: Outgoing, resources: ResourceTable::new() }
+    pub(crate) fn new(mut world: World) -> Self {
+        Self {
+            context: world.context.build(),
+            http: WasiHttpCtx::new(),
+            outgoing: Outgoing,
+            resources: ResourceTable::new(),
+            network: world.network,
+        }
     }
+
+    /// With these directories in the place of its own.
+    pub(crate) fn over(mut self, files: &WasiFilesystemCtx) -> Self {
+        *self.context.filesystem() = files.clone();
+        self
+    }
+}
+
+/// What a guest will see, before it is known what kind of guest it is.
+pub(crate) struct World {
+    pub(crate) context: WasiCtxBuilder,
+    pub(crate) network: Arc<GuestNetwork>,
 }
 
 impl WasiView for ComponentGuest {
@@ -53,26 +75,27 @@ impl WasiHttpView for ComponentGuest {
     }
 }
 
-/// Opens what the container sees. Its standard input is closed, and it has no network.
+/// Opens what the container sees. Its standard input is closed.
 ///
 /// # Errors
 /// When its root or a mount is no directory that can be opened.
-pub(crate) fn world(spec: &ContainerSpec, kind: Kind, log: &Log) -> Result<WasiCtxBuilder, StartError> {
-    let mut world = surroundings(spec, kind, log);
+pub(crate) fn world(spec: &ContainerSpec, kind: Kind, log: &Log) -> Result<World, StartError> {
+    let World { context: mut world, network } = surroundings(spec, kind, log, GuestNetwork::new(spec));
     open(&mut world, &spec.root, "/", spec.read_only_root)?;
     for mount in &spec.mounts {
         open(&mut world, &mount.source, &mount.target, mount.read_only)?;
     }
-    Ok(world)
+    Ok(World { context: world, network })
 }
 
 /// All that the container sees but its files.
-pub(crate) fn surroundings(spec: &ContainerSpec, kind: Kind, log: &Log) -> WasiCtxBuilder {
+pub(crate) fn surroundings(spec: &ContainerSpec, kind: Kind, log: &Log, network: Arc<GuestNetwork>) -> World {
     let mut world = WasiCtxBuilder::new();
     world.args(&spec.command_line()).envs(&environment(spec, kind));
     world.stdout(Output::new(log, Channel::Stdout)).stderr(Output::new(log, Channel::Stderr));
     world.initial_cwd(spec.directory());
-    world
+    network.open(&mut world);
+    World { context: world, network }
 }
 
 fn open(world: &mut WasiCtxBuilder, source: &Path, target: &str, read_only: bool) -> Result<(), StartError> {

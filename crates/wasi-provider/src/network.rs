@@ -1,24 +1,167 @@
-//! The addresses of pods.
+//! The network as guests see it.
+//!
+//! Pods share a network namespace, and sockets are wasmtime's own. So a guest's addresses are translated on the way
+//! between it and wasmtime, by the table [`Reach`]; wasmtime asks once more before it acts, which holds even where a
+//! translation would be missing.
 
+mod concurrent;
+mod lookup;
+mod names;
+mod tcp;
+mod udp;
+
+use std::future::ready;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
-use coracle_lifecycle::ContainerSpec;
+use coracle_lifecycle::{ContainerSpec, Destination, Network, Reach};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 use tokio::net::{TcpListener, TcpSocket};
+use wasmtime::component::Linker;
+use wasmtime_wasi::WasiCtxBuilder;
+use wasmtime_wasi::sockets::SocketAddrUse;
 
-/// Connections that wait to be accepted.
+use crate::guest::ComponentGuest;
+use names::Names;
+
+/// How many connections may wait to be accepted.
 const BACKLOG: u32 = 1024;
 
-/// Listens on a port of the container's pod.
+/// Listens on a port of the container's pod, on its primary address. To be called on a thread that runs guests of this
+/// pod: a socket belongs to the network namespace of the thread that makes it.
 ///
 /// # Errors
-/// The pod has no address, or the port is taken.
+/// The port is taken, or may not be had.
 pub(crate) async fn listen(spec: &ContainerSpec, port: u16) -> io::Result<TcpListener> {
-    let address = spec.network.addresses.first().ok_or_else(|| io::Error::other("the pod has no address"))?;
-    let address = SocketAddr::new(*address, port);
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // Or the port would stay taken for a minute after its connections.
+    listen_in(&spec.network, port)
+}
+
+fn listen_in(network: &Network, port: u16) -> io::Result<TcpListener> {
+    let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let primary = network.addresses.first().copied().filter(|_| !network.host);
+    let address = primary.unwrap_or(any);
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
+    socket.bind(SocketAddr::new(address, port))?;
     socket.listen(BACKLOG)
 }
+
+/// Puts what guests see of the network in the place of what wasmtime offers.
+///
+/// # Errors
+/// When wasmtime does not offer it under the name it had.
+pub(crate) fn add_to_linker(linker: &mut Linker<ComponentGuest>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    tcp::add_to_linker(linker)?;
+    udp::add_to_linker(linker)?;
+    concurrent::add_to_linker(linker)?;
+    lookup::add_to_linker(linker)?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+/// The network of one container.
+pub(crate) struct GuestNetwork {
+    reach: Reach,
+    names: Names,
+}
+
+/// What a socket speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Transport {
+    Tcp,
+    Udp,
+}
+
+/// Where a socket is to connect, and from which of its addresses when that is not the system's choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Way {
+    to: SocketAddr,
+    from: Option<SocketAddr>,
+}
+
+impl GuestNetwork {
+    pub(crate) fn new(spec: &ContainerSpec) -> Arc<Self> {
+        let reach = Reach::of(&spec.pod, &spec.network);
+        let names = Names::new(&spec.network.dns, &reach, &spec.root);
+        Arc::new(Self { reach, names })
+    }
+
+    /// Lets the guest use sockets, as far as they are its own.
+    pub(crate) fn open(self: &Arc<Self>, world: &mut WasiCtxBuilder) {
+        let network = Arc::clone(self);
+        world.allow_tcp(true).allow_udp(true).allow_ip_name_lookup(true);
+        world.socket_addr_check(move |address, purpose| {
+            Box::pin(ready(network.permits(address.ip(), purpose)))
+        });
+    }
+
+    fn permits(&self, address: IpAddr, purpose: SocketAddrUse) -> bool {
+        match purpose {
+            SocketAddrUse::TcpBind | SocketAddrUse::TcpListen | SocketAddrUse::UdpBind => {
+                self.reach.owns(address)
+            }
+            SocketAddrUse::TcpConnect | SocketAddrUse::UdpSend => self.reach.reaches(address),
+            // Whoever came here could.
+            SocketAddrUse::TcpAccept | SocketAddrUse::UdpReceive => true,
+        }
+    }
+
+    /// The address to bind for what the guest names; `None` when it is none of its own.
+    fn bind(&self, wanted: SocketAddr) -> Option<SocketAddr> {
+        self.reach.bind(wanted.ip()).map(|address| moved(wanted, address))
+    }
+
+    /// The address to bind for a guest that names none.
+    fn any(&self, like: IpAddr) -> Option<SocketAddr> {
+        let any = match like {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
+        };
+        self.bind(SocketAddr::new(any, 0))
+    }
+
+    /// The way to what the guest names; `None` when there is none for it.
+    fn way(&self, wanted: SocketAddr, transport: Transport) -> Option<Way> {
+        let from = |source: IpAddr| SocketAddr::new(source, 0);
+        match self.reach.destination(wanted.ip()) {
+            Destination::Address(address, source) => {
+                Some(Way { to: moved(wanted, address), from: source.map(from) })
+            }
+            Destination::Itself { loopback, address } => {
+                let at_loopback = moved(wanted, loopback);
+                let address = address.filter(|_| !is_taken(at_loopback, transport)).unwrap_or(loopback);
+                Some(Way { to: moved(wanted, address), from: Some(from(address)) })
+            }
+            Destination::Unreachable => None,
+        }
+    }
+
+    /// What the guest is told an address is.
+    fn shown(&self, actual: SocketAddr) -> SocketAddr {
+        moved(actual, self.reach.shown(actual.ip()))
+    }
+}
+
+fn moved(mut address: SocketAddr, to: IpAddr) -> SocketAddr {
+    address.set_ip(to);
+    address
+}
+
+/// Whether something listens there: then nobody else can bind it.
+fn is_taken(address: SocketAddr, transport: Transport) -> bool {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let kind = if transport == Transport::Tcp { SocketType::STREAM } else { SocketType::DGRAM };
+    let Ok(socket) = socket_with(family, kind, SocketFlags::CLOEXEC, None) else { return false };
+    if transport == Transport::Tcp {
+        // Without it, connections that were closed a moment ago would count too.
+        let _ = sockopt::set_socket_reuseaddr(&socket, true);
+    }
+    bind(&socket, &address) == Err(Errno::ADDRINUSE)
+}
+
+#[cfg(test)]
+#[path = "network/tests.rs"]
+mod tests;

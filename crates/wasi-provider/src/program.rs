@@ -5,16 +5,18 @@ use std::path::Path;
 use coracle_lifecycle::PrepareError;
 use wasmtime::component::{Component, Linker as ComponentLinker};
 use wasmtime::{Engine, ExternType, InstancePre, Linker, Module, Store};
+use wasmtime_wasi::filesystem::WasiFilesystemCtx;
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi::p3::bindings::CommandPre as ConcurrentCommandPre;
-use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxBuilder, p0, p1, p2, p3};
+use wasmtime_wasi::{I32Exit, p0, p1, p2, p3};
 use wasmtime_wasi_http::handler::{Proxy, ProxyPre};
 use wasmtime_wasi_http::p2::bindings::ProxyPre as ServerPre;
 use wasmtime_wasi_http::p3::bindings::ServicePre as ConcurrentServerPre;
 
 use crate::end::Verdict;
-use crate::guest::{ComponentGuest, ComponentWorld, Guest, ModuleGuest};
+use crate::guest::{ComponentGuest, ComponentWorld, Guest, ModuleGuest, World};
 use crate::inspect::Kind;
+use crate::network;
 use crate::usage::Limiter;
 
 /// Mappings of a container beside its memories: its fiber's stack with the guard.
@@ -116,6 +118,7 @@ fn component_linker(engine: &Engine) -> wasmtime::Result<ComponentLinker<Compone
     p3::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+    network::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 
@@ -159,29 +162,37 @@ pub(crate) struct Instance {
 }
 
 impl Program {
-    /// Makes an instance of a server.
+    /// Makes an instance of a server over directories that it shares with others.
     ///
     /// # Errors
     /// When it cannot be made within the limits, or traps, or the program is no server.
-    pub(crate) async fn instantiate(&self, context: WasiCtx, limiter: Limiter) -> wasmtime::Result<Instance> {
+    pub(crate) async fn instantiate(
+        &self,
+        world: World,
+        files: &WasiFilesystemCtx,
+        limiter: Limiter,
+    ) -> wasmtime::Result<Instance> {
         let Entry::Server(entry) = &self.entry else {
             return Err(wasmtime::format_err!("a {} answers no requests", self.kind));
         };
-        let mut store = self.store(Guest { world: ComponentWorld::new(context), limiter });
+        let world = ComponentWorld::new(world).over(files);
+        let mut store = self.store(Guest { world, limiter });
         let proxy = entry.instantiate_async(&mut store).await?;
         Ok(Instance { store, proxy })
     }
 
     /// Runs it once, from instantiation to its end. Dropping the future ends the run.
-    pub(crate) async fn run(&self, mut world: WasiCtxBuilder, limiter: Limiter) -> Verdict {
+    pub(crate) async fn run(&self, mut world: World, limiter: Limiter) -> Verdict {
         match &self.entry {
-            Entry::Module(entry) => self.run_module(entry, Guest { world: world.build_p1(), limiter }).await,
+            Entry::Module(entry) => {
+                self.run_module(entry, Guest { world: world.context.build_p1(), limiter }).await
+            }
             Entry::Command(entry) => {
-                let guest = Guest { world: ComponentWorld::new(world.build()), limiter };
+                let guest = Guest { world: ComponentWorld::new(world), limiter };
                 self.run_command(entry, guest).await
             }
             Entry::ConcurrentCommand(entry) => {
-                let guest = Guest { world: ComponentWorld::new(world.build()), limiter };
+                let guest = Guest { world: ComponentWorld::new(world), limiter };
                 self.run_concurrent_command(entry, guest).await
             }
             Entry::Server(_) => Err(wasmtime::format_err!("a {} waits for requests", self.kind)),

@@ -20,7 +20,6 @@ use tokio::runtime::{Handle, Runtime};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wasmtime::Engine;
-use wasmtime_wasi::WasiCtxBuilder;
 
 use crate::accept;
 use crate::cache::{Cache, sweep};
@@ -28,7 +27,7 @@ use crate::command::Commands;
 use crate::compile::{CompileLimits, Compiler};
 use crate::container::{Ear, Run};
 use crate::engine::{Layout, compatibility, engine};
-use crate::guest::{serving_port, world};
+use crate::guest::{World, serving_port, world};
 use crate::http::{self, Instances, Server};
 use crate::inspect::Kind;
 use crate::locks::lock;
@@ -266,11 +265,7 @@ impl WasiProvider {
     }
 
     /// Opens the container's files, on a thread that may wait for them.
-    async fn open(
-        &self,
-        spec: ContainerSpec,
-        kind: Kind,
-    ) -> Result<(ContainerSpec, WasiCtxBuilder, Log), StartError> {
+    async fn open(&self, spec: ContainerSpec, kind: Kind) -> Result<(ContainerSpec, World, Log), StartError> {
         let opened = self.runtime.handle().spawn_blocking(move || {
             let log = Log::open(spec.log.clone()).map_err(|error| {
                 StartError::Failed(format!("the log {} cannot be opened: {error}", spec.log.path.display()))

@@ -96,8 +96,10 @@ fn hostname(pod: &Pod) -> String {
 }
 
 fn network(context: &Context, pod: &Pod) -> Network {
+    let host = pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false);
     Network {
-        host: pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false),
+        host,
+        shared: !host,
         addresses: context.host.addresses.clone(),
         hostname: hostname(pod),
         dns: Dns::default(),
@@ -127,6 +129,7 @@ fn port(port: &ContainerPort) -> Option<Port> {
         number: number(port.container_port)?,
         protocol,
         host_port: port.host_port.and_then(number),
+        host_ip: port.host_ip.as_deref().and_then(|address| address.parse().ok()),
     })
 }
 

@@ -6,11 +6,11 @@ use std::time::Duration;
 use coracle_lifecycle::{ContainerSpec, StartError};
 use thiserror::Error;
 use tokio::time::timeout;
-use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::filesystem::WasiFilesystemCtx;
 
-use crate::guest::surroundings;
+use crate::guest::{World, surroundings};
 use crate::log::Log;
+use crate::network::GuestNetwork;
 use crate::program::{Instance, Program};
 use crate::room::{Place, Room};
 use crate::usage::{Allowance, Limiter};
@@ -25,6 +25,7 @@ pub(crate) struct Instances {
     log: Log,
     /// The container's directories, opened once.
     files: WasiFilesystemCtx,
+    network: Arc<GuestNetwork>,
     allowance: Allowance,
     room: Arc<Room>,
 }
@@ -55,21 +56,21 @@ impl Instances {
         program: Arc<Program>,
         spec: ContainerSpec,
         log: Log,
-        mut world: WasiCtxBuilder,
+        mut world: World,
         allowance: Allowance,
         room: Arc<Room>,
     ) -> Self {
-        let files = world.build().filesystem().clone();
-        Self { program, spec, log, files, allowance, room }
+        let files = world.context.build().filesystem().clone();
+        Self { program, spec, log, files, network: world.network, allowance, room }
     }
 
     /// A fresh instance, and its room.
     pub(super) async fn make(&self) -> Result<(Instance, Place), MakeError> {
         let place = self.room.take_mappings(self.program.mappings)?;
-        let mut context = surroundings(&self.spec, self.program.kind, &self.log).build();
-        *context.filesystem() = self.files.clone();
+        let network = Arc::clone(&self.network);
+        let world = surroundings(&self.spec, self.program.kind, &self.log, network);
         let limiter = Limiter::within(&self.allowance);
-        let making = timeout(READY_WITHIN, self.program.instantiate(context, limiter));
+        let making = timeout(READY_WITHIN, self.program.instantiate(world, &self.files, limiter));
         match making.await {
             Ok(made) => made.map(|instance| (instance, place)).map_err(MakeError::Failed),
             Err(_) => Err(MakeError::Slow),

@@ -45,7 +45,7 @@ pub(crate) async fn start(bench: &Bench<'_>, spec: ContainerSpec) -> Served {
 }
 
 fn port(name: &str, number: u16, protocol: Protocol) -> Port {
-    Port { name: Some(name.to_owned()), number, protocol, host_port: None }
+    Port { name: Some(name.to_owned()), number, protocol, host_port: None, host_ip: None }
 }
 
 /// An address of the loopback network that neither another test has, nor another process that runs these tests.

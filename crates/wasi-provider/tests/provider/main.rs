@@ -7,5 +7,6 @@ mod conformance;
 mod containers;
 mod hostile;
 mod machine;
+mod network;
 mod programs;
 mod servers;
