@@ -65,7 +65,6 @@ fn wish(observed: &mut Observed, pod: Arc<Pod>) {
             change_image(record);
         }
     }
-    observed.published |= pod.has_terminal_phase();
     if projection::shows_change(&observed.pod, &pod) {
         stale(observed);
     }

@@ -144,7 +144,7 @@ pub enum Event {
     Unmounted,
     /// The API server has acknowledged a status.
     Published {
-        /// Whether it shows a terminal phase.
+        /// Whether it was the last: see [`crate::is_final`].
         terminal: bool,
     },
     /// The API server has accepted the deletion, or the object was gone before.

@@ -64,5 +64,5 @@ pub use reach::{Destination, LOOPBACK_PREFIX, PodReach, Reach};
 pub use record::{ContainerRecord, ContainerState, ImageState, RanImage};
 pub use resident::{Resident, is_critical};
 pub use resources::Amounts;
-pub use status::{Phase, status};
+pub use status::{Phase, is_final, status};
 pub use wish::{RestartPolicy, Wish};

@@ -39,7 +39,7 @@ pub struct Observed {
     pub refresh_backoff: Option<Backoff>,
     /// The pod's containers, in the order of its spec.
     pub containers: Vec<ContainerRecord>,
-    /// The API server has acknowledged a status with a terminal phase.
+    /// The API server has acknowledged the last status, as [`crate::is_final`] has it.
     pub published: bool,
     /// The object's deletion, confirmed by this node.
     pub deletion: Deletion,
@@ -129,7 +129,7 @@ impl Observed {
             freshness: Freshness::Fresh,
             refresh_backoff: None,
             containers,
-            published: pod.has_terminal_phase(),
+            published: false,
             deletion: Deletion::Idle,
             deletion_backoff: None,
             pod,

@@ -6,7 +6,7 @@ use crate::backoff::Backoff;
 use crate::event::{Action, Plan};
 use crate::{
     Admission, ContainerRecord, ContainerState, Deletion, Exit, Failure, Freshness, ImageState, Observed,
-    Volumes, Wish,
+    Volumes, Wish, is_final,
 };
 
 /// The grace of a container whose pod was deleted by force.
@@ -94,7 +94,8 @@ fn stop(observed: &Observed, plan: &mut Plan) {
 
 /// The last steps, each when the one before it is done: terminal phase acknowledged, volumes gone, object deleted.
 fn finish(observed: &Observed, plan: &mut Plan, now: Timestamp) {
-    let acknowledged = observed.published || observed.removed;
+    let is_shown = || observed.pod.status.as_ref().is_some_and(|shown| is_final(observed, shown));
+    let acknowledged = observed.published || observed.removed || is_shown();
     if !observed.is_terminal() || !acknowledged {
         return;
     }

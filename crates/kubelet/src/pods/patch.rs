@@ -1,10 +1,25 @@
 use coracle_lifecycle::PodUid;
-use k8s_openapi::api::core::v1::PodStatus;
+use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
 use serde_json::{Value, json};
 
+/// The conditions that only the node writes: one that it does not state any more is gone.
+const OWN: [&str; 8] = [
+    "AllContainersRestarting",
+    "ContainersReady",
+    "Initialized",
+    "PodReadyToStartContainers",
+    "PodResizeInProgress",
+    "PodResizePending",
+    "PodScheduled",
+    "Ready",
+];
+
 /// The strategic-merge patch that makes `status` the pod's status. Conditions merge by type, so that those of others
-/// stay; what a condition no longer says is taken back by name. The UID is a precondition.
+/// stay; what a condition no longer says is taken back by name, and so is a condition of the node's own. Lists of
+/// addresses are replaced. The UID is a precondition.
 pub(super) fn status(uid: &PodUid, status: &PodStatus) -> Value {
+    let stated = |kind: &str| status.conditions.iter().flatten().any(|condition| condition.type_ == kind);
+    let withdrawn: Vec<&str> = OWN.into_iter().filter(|kind| !stated(kind)).collect();
     let mut status = json!(status);
     for key in ["reason", "message"] {
         clear(&mut status, key);
@@ -12,12 +27,44 @@ pub(super) fn status(uid: &PodUid, status: &PodStatus) -> Value {
             clear(condition, key);
         }
     }
+    if let Some(conditions) = list(&mut status, "conditions") {
+        conditions.extend(withdrawn.iter().map(|kind| json!({ "type": kind, "$patch": "delete" })));
+    }
+    for key in ["hostIPs", "podIPs"] {
+        if let Some(addresses) = list(&mut status, key) {
+            addresses.push(json!({ "$patch": "replace" }));
+        }
+    }
     json!({ "metadata": { "uid": uid }, "status": status })
+}
+
+fn list<'a>(status: &'a mut Value, key: &str) -> Option<&'a mut Vec<Value>> {
+    status.get_mut(key)?.as_array_mut()
 }
 
 fn clear(value: &mut Value, key: &str) {
     if let Some(object) = value.as_object_mut() {
         object.entry(key).or_insert(Value::Null);
+    }
+}
+
+/// Whether nobody waits for what is new in `next`: it can go along with the next change that matters.
+pub(super) fn is_quiet(before: &PodStatus, next: &PodStatus) -> bool {
+    loud(before) == loud(next)
+}
+
+/// What of a status is worth a write of its own: not the pod's address before anything runs there, for one.
+fn loud(status: &PodStatus) -> PodStatus {
+    let conditions = status.conditions.iter().flatten();
+    let conditions = conditions.filter(|condition| condition.type_ != "PodReadyToStartContainers");
+    let conditions =
+        conditions.map(|condition| PodCondition { observed_generation: None, ..condition.clone() });
+    PodStatus {
+        conditions: Some(conditions.collect()),
+        observed_generation: None,
+        pod_ip: None,
+        pod_ips: None,
+        ..status.clone()
     }
 }
 
@@ -45,7 +92,7 @@ fn lacks_container(ours: &PodStatus, theirs: &PodStatus) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::PodCondition;
+    use k8s_openapi::api::core::v1::{PodCondition, PodIP};
 
     use super::*;
 
@@ -75,6 +122,45 @@ mod tests {
         assert!(body["status"]["conditions"][0].as_object().unwrap().contains_key("reason"));
         assert_eq!(body["status"]["conditions"][1]["reason"], "PodCompleted");
         assert!(body["status"].as_object().unwrap().contains_key("message"));
+    }
+
+    #[test]
+    fn addresses_are_replaced_and_own_conditions_withdrawn() {
+        let addresses = PodStatus {
+            conditions: Some(vec![condition("Ready", "True", None)]),
+            pod_ips: Some(vec![PodIP { ip: "192.0.2.7".to_owned() }]),
+            ..PodStatus::default()
+        };
+        let body = status(&PodUid::new("u1"), &addresses);
+        assert_eq!(body["status"]["podIPs"], json!([{ "ip": "192.0.2.7" }, { "$patch": "replace" }]));
+        assert!(body["status"].get("hostIPs").is_none());
+        let conditions = body["status"]["conditions"].as_array().unwrap();
+        let withdrawn = conditions.iter().filter(|condition| condition["$patch"] == "delete");
+        let withdrawn: Vec<_> = withdrawn.map(|condition| condition["type"].as_str().unwrap()).collect();
+        assert_eq!(withdrawn.len(), OWN.len() - 1);
+        assert!(!withdrawn.contains(&"Ready") && !withdrawn.contains(&"DisruptionTarget"));
+    }
+
+    #[test]
+    fn nobody_waits_for_a_generation_an_address_or_a_sandbox() {
+        let with = |kind: &str, holds: &str, generation| PodStatus {
+            observed_generation: Some(generation),
+            conditions: Some(vec![PodCondition {
+                observed_generation: Some(generation),
+                ..condition(kind, holds, None)
+            }]),
+            ..PodStatus::default()
+        };
+        assert!(is_quiet(&with("Ready", "True", 1), &with("Ready", "True", 2)));
+        assert!(is_quiet(
+            &with("PodReadyToStartContainers", "True", 1),
+            &with("PodReadyToStartContainers", "False", 1)
+        ));
+        let addressed = PodStatus { pod_ip: Some("192.0.2.7".to_owned()), ..with("Ready", "True", 1) };
+        assert!(is_quiet(&with("Ready", "True", 1), &addressed));
+        assert!(!is_quiet(&with("Ready", "True", 1), &with("Ready", "False", 1)));
+        let failed = PodStatus { phase: Some("Failed".to_owned()), ..with("Ready", "True", 1) };
+        assert!(!is_quiet(&with("Ready", "True", 1), &failed));
     }
 
     #[test]

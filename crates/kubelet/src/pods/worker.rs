@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use coracle_lifecycle::{
     Admission, Checkpoint, Container, ContainerId, Event, Known, Observed, PodIdentity, PodUid, Wish, apply,
-    checkpoint, notices, plan, status,
+    checkpoint, is_final, notices, plan, status,
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::PodStatus;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -18,11 +18,14 @@ use super::api::Written;
 use super::directory::PodView;
 use super::publish::{Acknowledgement, publish};
 use super::start::watch_end;
-use super::{Context, disk};
+use super::{Context, disk, patch};
 use crate::clock;
 
 /// How long a worker waits, when the agent ends and its pod is at rest, for the last status to be written.
 pub(crate) const LAST_WORDS: Duration = Duration::from_secs(10);
+
+/// How long a change that nobody waits for is held back, so that it goes along with the next one.
+const QUIET: SignedDuration = SignedDuration::from_secs(5);
 
 /// What reaches a worker.
 pub(crate) enum Message {
@@ -55,6 +58,8 @@ pub(crate) struct Worker {
     statuses: watch::Sender<Arc<PodStatus>>,
     acknowledged: Acknowledgement,
     publishing: bool,
+    /// Since when something is to be written that nobody waits for.
+    quiet_since: Option<Timestamp>,
     settled: bool,
     pub(super) forgotten: bool,
     farewell: Option<Timestamp>,
@@ -92,6 +97,7 @@ impl Worker {
             statuses,
             acknowledged,
             publishing: false,
+            quiet_since: None,
             settled: false,
             forgotten: false,
             farewell: None,
@@ -175,7 +181,7 @@ impl Worker {
         match answer.written {
             Written::Gone => self.happen(Event::Removed),
             Written::Done => {
-                let terminal = matches!(answer.status.phase.as_deref(), Some("Succeeded" | "Failed"));
+                let terminal = is_final(&self.observed, &answer.status);
                 self.acknowledged = answer;
                 self.happen(Event::Published { terminal });
             }
@@ -222,9 +228,9 @@ impl Worker {
         if self.save().await {
             self.acknowledge_ends();
         }
-        self.publish();
+        let held_back = self.publish();
         self.report();
-        wake
+        wake.into_iter().chain(held_back).min()
     }
 
     async fn save(&mut self) -> bool {
@@ -252,10 +258,12 @@ impl Worker {
         }
     }
 
-    fn publish(&mut self) {
+    /// Has the newest status written when it says something new. Gives the time when that is to be done, where it can
+    /// wait for more.
+    fn publish(&mut self) -> Option<Timestamp> {
         let is_silent = self.observed.admission == Admission::Awaited && !self.observed.is_terminal();
         if is_silent || self.observed.removed {
-            return;
+            return None;
         }
         let pod = &self.observed.pod;
         let before = self.statuses.borrow().clone();
@@ -266,15 +274,34 @@ impl Worker {
             self.statuses.send_replace(Arc::new(next));
         }
         let is_shown = is_told || self.acknowledged.shows(&self.statuses.borrow(), pod);
-        if !self.publishing && !is_shown {
-            self.publishing = true;
-            let (context, pod) = (Arc::clone(&self.context), self.identity.clone());
-            let (statuses, outbox) = (self.statuses.subscribe(), self.outbox.clone());
-            self.tasks.spawn(async move {
-                let answer = publish(&context.api, &pod, statuses).await;
-                let _ = outbox.send(Message::Answered(answer));
-            });
+        if self.publishing || is_shown {
+            return None;
         }
+        let due = self.held_back();
+        if due.is_none() {
+            self.write();
+        }
+        due
+    }
+
+    /// Until when a change is held back that can go along with the next one.
+    fn held_back(&mut self) -> Option<Timestamp> {
+        let (before, next, now) = (&self.acknowledged.status, self.statuses.borrow(), clock::now());
+        let is_quiet = **before != **next && patch::is_quiet(before, &next) && !self.observed.shutdown;
+        let since = self.quiet_since.filter(|since| is_quiet && *since <= now).unwrap_or(now);
+        self.quiet_since = is_quiet.then_some(since);
+        Some(since + QUIET).filter(|due| is_quiet && *due > now)
+    }
+
+    fn write(&mut self) {
+        self.publishing = true;
+        self.quiet_since = None;
+        let (context, pod) = (Arc::clone(&self.context), self.identity.clone());
+        let (statuses, outbox) = (self.statuses.subscribe(), self.outbox.clone());
+        self.tasks.spawn(async move {
+            let answer = publish(&context.api, &pod, statuses).await;
+            let _ = outbox.send(Message::Answered(answer));
+        });
     }
 
     fn report(&mut self) {

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{
 
 use crate::reasons::{self, Waiting};
 use crate::status::time;
-use crate::{Cause, ContainerId, ContainerRecord, ContainerState, Exit, Observed, Wish};
+use crate::{Cause, ContainerId, ContainerRecord, ContainerState, Exit, Observed, RanImage, Wish};
 
 /// The most bytes that all termination messages of a pod may have.
 const MESSAGES: usize = 12 * 1024;
@@ -29,6 +29,7 @@ pub(super) fn is_ready(container: &ContainerRecord) -> bool {
 fn container_status(observed: &Observed, container: &ContainerRecord) -> ContainerStatus {
     let declared = observed.pod.container(&container.name);
     let (state, last) = states(observed, container);
+    let ran = container.ran.as_ref().filter(|_| has_run(container));
     ContainerStatus {
         name: container.name.clone(),
         state: Some(state),
@@ -36,8 +37,8 @@ fn container_status(observed: &Observed, container: &ContainerRecord) -> Contain
         ready: is_ready(container),
         started: Some(is_ready(container)),
         restart_count: i32::try_from(container.restart_count()).unwrap_or(i32::MAX),
-        image: image(container, declared),
-        image_id: container.ran.as_ref().map(|image| image.repo_digest.clone()).unwrap_or_default(),
+        image: image(ran, declared),
+        image_id: ran.map(|image| image.repo_digest.clone()).unwrap_or_default(),
         container_id: has_run(container).then(|| id(observed, container, container.restart_count())),
         volume_mounts: declared.and_then(volume_mounts),
         resources: declared.and_then(|declared| declared.resources.clone()),
@@ -48,9 +49,9 @@ fn container_status(observed: &Observed, container: &ContainerRecord) -> Contain
     }
 }
 
-fn image(container: &ContainerRecord, declared: Option<&Container>) -> String {
+fn image(ran: Option<&RanImage>, declared: Option<&Container>) -> String {
     let wished = || declared.and_then(|declared| declared.image.clone());
-    container.ran.as_ref().map(|image| image.reference.clone()).or_else(wished).unwrap_or_default()
+    ran.map(|image| image.reference.clone()).or_else(wished).unwrap_or_default()
 }
 
 fn volume_mounts(declared: &Container) -> Option<Vec<VolumeMountStatus>> {

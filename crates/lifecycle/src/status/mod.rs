@@ -22,7 +22,7 @@ pub fn status(observed: &Observed, before: &PodStatus, now: Timestamp) -> PodSta
     let Some(shown) = observed.pod.status.as_ref().filter(|_| observed.pod.has_terminal_phase()) else {
         return computed(observed, phase::of(observed), before, now);
     };
-    if is_all_told(observed, shown) {
+    if is_final(observed, shown) && containers(shown).all(has_ended) {
         return shown.clone();
     }
     let phase = if shown.phase.as_deref() == Some("Succeeded") { Phase::Succeeded } else { Phase::Failed };
@@ -33,22 +33,30 @@ pub fn status(observed: &Observed, before: &PodStatus, now: Timestamp) -> PodSta
     }
 }
 
-/// Whether the object shows the end of every container that ran here.
-fn is_all_told(observed: &Observed, shown: &PodStatus) -> bool {
-    let shown = || shown.container_statuses.iter().flatten();
-    let has_ended =
-        |status: &ContainerStatus| status.state.as_ref().is_some_and(|state| state.terminated.is_some());
-    let is_shown = |container: &ContainerRecord| {
-        shown().any(|status| {
-            status.name == container.name
-                && u32::try_from(status.restart_count) == Ok(container.restart_count())
-        })
+/// Whether `shown`, whoever wrote it, is the last that there is to say of a pod: that it has ended, and how everything
+/// ended that ran here.
+#[must_use]
+pub fn is_final(observed: &Observed, shown: &PodStatus) -> bool {
+    let is_terminal = matches!(shown.phase.as_deref(), Some("Succeeded" | "Failed"));
+    let is_told = |container: &ContainerRecord| match container.state {
+        ContainerState::Waiting if container.last.is_none() => true,
+        ContainerState::Waiting | ContainerState::Terminated(_) => containers(shown).any(|status| {
+            let count = u32::try_from(status.restart_count);
+            status.name == container.name && count == Ok(container.restart_count()) && has_ended(status)
+        }),
+        _ => false,
     };
-    shown().all(has_ended)
-        && observed
-            .containers
-            .iter()
-            .all(|container| container.state == ContainerState::Waiting || is_shown(container))
+    is_terminal && observed.containers.iter().all(is_told)
+}
+
+fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
+    let init = status.init_container_statuses.iter().flatten();
+    init.chain(status.container_statuses.iter().flatten())
+        .chain(status.ephemeral_container_statuses.iter().flatten())
+}
+
+fn has_ended(status: &ContainerStatus) -> bool {
+    status.state.as_ref().is_some_and(|state| state.terminated.is_some())
 }
 
 fn computed(observed: &Observed, phase: Phase, before: &PodStatus, now: Timestamp) -> PodStatus {

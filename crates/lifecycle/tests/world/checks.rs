@@ -1,4 +1,4 @@
-use coracle_lifecycle::{Action, Event, Plan, apply, plan, status};
+use coracle_lifecycle::{Action, Event, Plan, apply, is_final, plan, status};
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::PodStatus;
 
@@ -18,6 +18,17 @@ impl World {
             .filter(|action| **action != Action::Forget && begun.actions.contains(action))
             .collect();
         assert!(repeated.is_empty(), "{repeated:?} was begun and is planned again");
+    }
+
+    /// The object says how all that ran has ended before it is deleted.
+    pub(super) fn check_that_all_is_told(&self) {
+        let status = self.object.status.clone().unwrap_or_default();
+        assert!(is_final(&self.observed, &status), "deleted before the API server shows the end: {status:?}");
+        for (container, attempt) in &self.ran {
+            let shown = status.container_statuses.iter().flatten().find(|shown| shown.name == *container);
+            let count = shown.and_then(|shown| u32::try_from(shown.restart_count).ok());
+            assert!(count >= Some(*attempt), "run {attempt} of {container} is not told: {status:?}");
+        }
     }
 
     /// At most one run of a container, and no run twice.

@@ -41,7 +41,7 @@ impl World {
                 Flight::Unmount
             }
             Action::Delete => {
-                assert!(self.observed.published, "deleted before the API server shows a terminal phase");
+                self.check_that_all_is_told();
                 Flight::Delete
             }
             Action::Fetch { container } => Flight::Fetch(container),

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_lifecycle::{
-    Action, Admission, Checkpoint, Event, Eviction, Host, Observed, Wish, apply, checkpoint, plan, recover,
-    status,
+    Action, Admission, Checkpoint, Event, Eviction, Host, Observed, Wish, apply, checkpoint, is_final, plan,
+    recover, status,
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -197,11 +197,11 @@ impl World {
     }
 
     fn publish(&mut self) {
-        if !self.exists || self.is_silent() || self.object.has_terminal_phase() {
+        if !self.exists || self.is_silent() || self.object.status.as_ref() == Some(&self.shown) {
             return;
         }
         self.object.status = Some(self.shown.clone());
-        let terminal = self.object.has_terminal_phase();
+        let terminal = is_final(&self.observed, &self.shown);
         self.happen(Event::Published { terminal });
     }
 

@@ -186,6 +186,11 @@ fn merge(target: &mut Value, patch: &Value) {
                 match (value, &mut target[key]) {
                     (Value::Null, _) => drop(target.as_object_mut().unwrap().remove(key)),
                     (Value::Array(conditions), old) if key == "conditions" => merge_by_type(old, conditions),
+                    (Value::Array(list), old)
+                        if list.last().is_some_and(|last| last["$patch"] == "replace") =>
+                    {
+                        *old = json!(list[..list.len() - 1]);
+                    }
                     (value, old) => merge(old, value),
                 }
             }
@@ -200,6 +205,10 @@ fn merge_by_type(target: &mut Value, patch: &[Value]) {
     }
     let target = target.as_array_mut().unwrap();
     for condition in patch {
+        if condition["$patch"] == "delete" {
+            target.retain(|old| old["type"] != condition["type"]);
+            continue;
+        }
         let old = target.iter().position(|old| old["type"] == condition["type"]);
         let old = old.unwrap_or_else(|| {
             target.push(json!({}));

@@ -85,6 +85,28 @@ async fn a_deletion_gives_up_the_pull() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_ran_is_told_before_the_object_goes_though_others_ended_the_pod() {
+    let scene = Scene::new().await;
+    let uid = scene.create("p", pod("Always", "deaf"));
+    scene.phase("p", "Running").await;
+    scene.api.change("p", |pod| pod["status"]["phase"] = json!("Failed"));
+    stopped(&scene, "p", &[30]).await;
+    scene.delete("p", 30);
+    scene.create("later", pod("Always", "app"));
+    scene.run("later", 0).await;
+    scene.api.fault("/p/status", Fault::Refuse(500));
+    scene.runtime.exit("p", Cause::Killed);
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    assert_eq!(deletions(&scene), 0, "before the API server has the last status");
+    scene.api.heal();
+    scene.gone("p").await;
+    let calls = scene.api.state.borrow().calls.clone();
+    let last = calls.iter().rfind(|call| call.line.starts_with("PATCH") && call.line.ends_with("/p/status"));
+    assert_eq!(container(&last.unwrap().body)["state"]["terminated"]["exitCode"], 137);
+    scene.forgotten(&uid).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pod_that_was_deleted_before_it_came_goes() {
     let scene = Scene::new().await;
     scene.api.fault("WATCH", Fault::Hang);

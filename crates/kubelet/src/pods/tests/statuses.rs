@@ -27,6 +27,74 @@ async fn the_newest_status_wins_while_the_api_server_hangs() {
     assert_eq!(scene.api.state.borrow().most_writers, 1);
 }
 
+/// How often the status of the pod `p` was written.
+fn writes(scene: &Scene) -> usize {
+    scene.api.state.borrow().called("PATCH /api/v1/namespaces/default/pods/p/status").len()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plain_life_costs_three_writes_and_a_running_pod_none() {
+    let scene = Scene::new().await;
+    scene.create("p", pod("Never", "app"));
+    scene.phase("p", "Running").await;
+    assert_eq!(writes(&scene), 2, "Pending and Running");
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    let calls = scene.api.state.borrow().calls.len();
+    tokio::time::sleep(Duration::from_hours(24)).await;
+    let after: Vec<String> =
+        scene.api.state.borrow().calls[calls..].iter().map(|call| call.line.clone()).collect();
+    assert!(after.iter().all(|line| line.starts_with("WATCH ")), "{after:?}");
+    scene.runtime.exit("p", Cause::Exited(0));
+    scene.phase("p", "Succeeded").await;
+    tokio::time::sleep(Duration::from_hours(1)).await;
+    assert_eq!(writes(&scene), 3);
+    let state = scene.api.state.borrow();
+    let mut reasons: Vec<_> = state.events.values().map(|event| event["reason"].as_str().unwrap()).collect();
+    reasons.sort_unstable();
+    assert_eq!(reasons, ["Created", "Pulled", "Pulling", "Started"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_waits_for_is_written_a_little_later() {
+    let scene = Scene::new().await;
+    scene.images.change(|images| images.hang = true);
+    scene.create("p", pod("Never", "app"));
+    let is_so = |pod: &Value| conditions(pod).get("PodReadyToStartContainers") == Some(&"True");
+    let began = tokio::time::Instant::now();
+    scene.pod("p", "ready to start containers", is_so).await;
+    assert!(began.elapsed() >= Duration::from_secs(4));
+    assert_eq!(writes(&scene), 2);
+    scene.api.change("p", |pod| pod["metadata"]["generation"] = json!(7));
+    scene.pod("p", "of its generation", |pod| pod["status"]["observedGeneration"] == 7).await;
+    assert_eq!(writes(&scene), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_changes_are_taken_without_a_write() {
+    let scene = Scene::new().await;
+    scene.create("p", pod("Never", "app"));
+    scene.phase("p", "Running").await;
+    for number in 0..10_000 {
+        scene.api.change("p", |pod| pod["metadata"]["labels"] = json!({ "number": number.to_string() }));
+    }
+    scene.create("q", pod("Never", "app"));
+    scene.phase("q", "Running").await;
+    assert_eq!(writes(&scene), 2);
+    scene.runtime.exit("p", Cause::Exited(0));
+    scene.phase("p", "Succeeded").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn addresses_are_replaced_and_not_added() {
+    let scene = Scene::new().await;
+    scene.create("p", pod("Never", "app"));
+    scene.phase("p", "Running").await;
+    scene.api.change("p", |pod| pod["status"]["hostIPs"] = json!([{ "ip": "192.0.2.99" }]));
+    scene.runtime.exit("p", Cause::Exited(0));
+    let shown = scene.phase("p", "Succeeded").await;
+    assert_eq!(shown["status"]["hostIPs"], json!([{ "ip": "192.0.2.7" }]));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_status_has_one_writer_at_a_time() {
     let scene = Scene::new().await;
