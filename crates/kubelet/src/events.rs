@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use coracle_lifecycle::Notice;
+use coracle_lifecycle::{Notice, Wish};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -50,7 +50,7 @@ impl Recorder {
             namespace: metadata.namespace.clone(),
             uid: metadata.uid.clone(),
             resource_version: metadata.resource_version.clone(),
-            field_path: notice.container.map(|container| format!("spec.containers{{{container}}}")),
+            field_path: notice.container.map(|container| pod.field_path(&container)),
         };
         self.record(object, notice.is_warning, notice.reason, notice.message);
     }

@@ -1,14 +1,17 @@
+use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod};
 
 use crate::backoff::{Backoff, CONTAINER, MOUNT};
 use crate::event::{Action, Event};
 use crate::reasons::Waiting;
 use crate::{
-    Admission, Cause, ContainerRecord, ContainerState, Deletion, Eviction, Exit, Failure, Freshness,
-    ImageState, LocalImage, Observed, RanImage, Volumes, Wish, projection,
+    Admission, Cause, ContainerRecord, ContainerState, Course, Deletion, Ending, Eviction, Exit, Failure,
+    Freshness, Hook, ImageState, LocalImage, Observed, ProbeKind, RanImage, Role, Volumes, Why, Wish,
+    projection,
 };
 
 /// Folds what happened at `now` into what is known: the only function that changes an [`Observed`].
@@ -30,14 +33,24 @@ pub fn apply(observed: &mut Observed, event: Event, now: Timestamp) {
         Event::Deleted => observed.deletion = Deletion::Done,
         Event::DeleteFailed => fail_delete(observed, now),
         Event::Woke => show_waits(observed, now),
-        Event::PullBegan { .. } | Event::PullSecretsMissing { .. } | Event::Pulled { .. } => {}
+        Event::PullBegan { .. }
+        | Event::PullSecretsMissing { .. }
+        | Event::Pulled { .. }
+        | Event::HookFellBack { .. }
+        | Event::ProbeTold { .. } => {}
         Event::Fetched { container, image, .. } => {
             with(observed, &container, |record| fetched(record, image));
         }
         Event::FetchFailed { container, reason, message } => {
             with(observed, &container, |record| fail_fetch(record, reason, message, now));
         }
-        Event::Started { container } => with(observed, &container, |record| started(record, now)),
+        Event::Started { container } => started(observed, &container, now),
+        Event::HookEnded { container, attempt, hook, succeeded } => {
+            hook_ended(observed, &container, attempt, hook, succeeded);
+        }
+        Event::Probed { container, attempt, kind, healthy } => {
+            probed(observed, &container, attempt, kind, healthy);
+        }
         Event::StartFailed { container, reason, message } => {
             with(observed, &container, |record| fail_start(record, reason, message, now));
         }
@@ -68,6 +81,12 @@ fn wish(observed: &mut Observed, pod: Arc<Pod>) {
     if projection::shows_change(&observed.pod, &pod) {
         stale(observed);
     }
+    let added = pod.roles().into_iter().filter(|(role, _)| *role == Role::Ephemeral);
+    for (role, name) in added {
+        if observed.container(name).is_none() {
+            observed.containers.push(ContainerRecord::new(name, role));
+        }
+    }
     observed.pod = pod;
 }
 
@@ -75,7 +94,9 @@ fn wish(observed: &mut Observed, pod: Arc<Pod>) {
 fn change_image(record: &mut ContainerRecord) {
     record.failure = None;
     record.backoff = None;
-    if !record.state.is_active() && record.image != ImageState::Fetching {
+    if record.image == ImageState::Fetching {
+        record.misfetched = true;
+    } else if !record.state.is_active() {
         record.image = ImageState::Unknown;
     }
 }
@@ -104,56 +125,122 @@ fn begin(observed: &mut Observed, action: Action, now: Timestamp) {
             observed.freshness = Freshness::Fresh;
         }
         Action::Refresh => observed.freshness = Freshness::Refreshing,
+        Action::AbandonMount => observed.volumes = Volumes::Unmounted,
         Action::Unmount => observed.volumes = Volumes::Unmounting,
         Action::Delete => observed.deletion = Deletion::InFlight,
         Action::Forget => {}
         Action::Expire => evict(observed, Eviction::past_deadline()),
-        Action::Fetch { container } => {
-            with(observed, &container, |record| record.image = ImageState::Fetching);
+        Action::Reset => reset(observed, now),
+        Action::Start { container, attempt } => begin_start(observed, &container, attempt, now),
+        Action::Fetch { ref container }
+        | Action::Abandon { ref container }
+        | Action::GiveUp { ref container, .. }
+        | Action::RunHook { ref container, .. }
+        | Action::Probe { ref container, .. }
+        | Action::StopProbing { ref container, .. }
+        | Action::End { ref container, .. }
+        | Action::Stop { ref container, .. } => {
+            with(observed, container, |record| begin_with(record, &action, now));
         }
-        Action::Abandon { container } => {
-            with(observed, &container, |record| record.image = ImageState::Unknown);
-        }
-        Action::Start { container, attempt } => {
-            with(observed, &container, |record| begin_start(record, attempt, now));
-        }
-        Action::Stop { container, grace } => with(observed, &container, |record| {
-            if let ContainerState::Running { started_at } | ContainerState::Stopping { started_at, .. } =
-                record.state
-            {
-                record.state = ContainerState::Stopping { started_at, grace };
-            }
-        }),
     }
 }
 
-fn begin_start(record: &mut ContainerRecord, attempt: u32, now: Timestamp) {
-    if let ContainerState::Terminated(exit) = &record.state {
-        if !record.interrupted {
+/// The actions that change the record of one container and nothing else.
+fn begin_with(record: &mut ContainerRecord, action: &Action, now: Timestamp) {
+    let course = &mut record.course;
+    match *action {
+        Action::Fetch { .. } => record.image = ImageState::Fetching,
+        Action::Abandon { .. } => {
+            record.image = ImageState::Unknown;
+            record.misfetched = false;
+        }
+        Action::GiveUp { .. } => record.state = ContainerState::Waiting,
+        Action::RunHook { hook, .. } => {
+            course.hook = Some(hook);
+            if let Some(ending) = course.ending.as_mut().filter(|_| hook == Hook::PreStop) {
+                ending.hooked = true;
+            }
+        }
+        Action::Probe { kind, .. } => course.probes.push(kind),
+        Action::StopProbing { kind, .. } => course.probes.retain(|probe| *probe != kind),
+        Action::End { why, grace, .. } => {
+            course.ending = Some(Ending::new(why, grace, course.ending, now));
+            course.hook = course.hook.filter(|hook| *hook == Hook::PreStop);
+        }
+        Action::Stop { grace, .. } => stop(record, grace, now),
+        _ => {}
+    }
+}
+
+fn stop(record: &mut ContainerRecord, grace: Duration, now: Timestamp) {
+    if let Some(started_at) = record.state.running_since() {
+        let until = now.saturating_add(grace).unwrap_or(Timestamp::MAX);
+        record.state = ContainerState::Stopping { started_at, until };
+        record.course.hook = None;
+    }
+}
+
+fn begin_start(observed: &mut Observed, container: &str, attempt: u32, now: Timestamp) {
+    let wished = observed.pod.container(container).and_then(|declared| declared.image.clone());
+    with(observed, container, |record| {
+        if let ContainerState::Terminated(exit) = &record.state {
+            if !record.interrupted {
+                record.backoff = Some(Backoff::next(CONTAINER, record.backoff, exit.finished_at, now));
+            }
+            record.last = Some(exit.clone());
+        }
+        record.interrupted = false;
+        record.renewed = false;
+        record.attempt = attempt;
+        record.state = ContainerState::Starting;
+        record.course = Course::default();
+        if let ImageState::Ready(image) = &record.image {
+            record.ran = Some(RanImage {
+                reference: image.reference.clone(),
+                repo_digest: image.repo_digest.clone(),
+                wished: wished.unwrap_or_default(),
+            });
+        }
+    });
+}
+
+/// All begin anew. Only the container whose end is the cause of it waits longer the next time.
+fn reset(observed: &mut Observed, now: Timestamp) {
+    let restarter = observed.restarter().map(|(container, _)| container.name.clone());
+    for record in observed.containers.iter_mut().filter(|record| record.role != Role::Ephemeral) {
+        let ContainerState::Terminated(exit) = &record.state else { continue };
+        if Some(&record.name) == restarter.as_ref() {
             record.backoff = Some(Backoff::next(CONTAINER, record.backoff, exit.finished_at, now));
         }
         record.last = Some(exit.clone());
-    }
-    record.interrupted = false;
-    record.attempt = attempt;
-    record.state = ContainerState::Starting;
-    if let ImageState::Ready(image) = &record.image {
-        record.ran =
-            Some(RanImage { reference: image.reference.clone(), repo_digest: image.repo_digest.clone() });
+        record.attempt += 1;
+        record.state = ContainerState::Waiting;
+        record.interrupted = false;
+        record.renewed = false;
     }
 }
 
 fn fetched(record: &mut ContainerRecord, image: Box<LocalImage>) {
-    if record.image == ImageState::Fetching {
+    if record.image == ImageState::Fetching && !forget_misfetched(record) {
         record.image = ImageState::Ready(image);
         record.failure = record.failure.take().filter(|failure| !failure.reason.is_of_image());
     }
 }
 
 fn fail_fetch(record: &mut ContainerRecord, reason: Waiting, message: String, now: Timestamp) {
-    if record.image == ImageState::Fetching {
+    if record.image == ImageState::Fetching && !forget_misfetched(record) {
         fail(record, reason, message, now);
     }
+}
+
+/// Whatever became of an image that is no longer wished for, the one that is has to be looked for.
+fn forget_misfetched(record: &mut ContainerRecord) -> bool {
+    if record.misfetched {
+        record.misfetched = false;
+        record.image = ImageState::Unknown;
+        return true;
+    }
+    false
 }
 
 /// Whatever failed on the way to a start, the next try looks for the image again.
@@ -163,11 +250,65 @@ fn fail(record: &mut ContainerRecord, reason: Waiting, message: String, now: Tim
     record.image = ImageState::Unknown;
 }
 
-fn started(record: &mut ContainerRecord, now: Timestamp) {
-    if record.state == ContainerState::Starting {
-        record.state = ContainerState::Running { started_at: now };
-        record.failure = None;
-    }
+fn started(observed: &mut Observed, container: &str, now: Timestamp) {
+    let declared = observed.pod.container(container).map(Cow::into_owned).unwrap_or_default();
+    with(observed, container, |record| {
+        if record.state == ContainerState::Starting {
+            record.state = ContainerState::Running { started_at: now };
+            record.failure = None;
+            let hooks = declared.lifecycle.as_ref();
+            record.course.owes_hook = hooks.is_some_and(|hooks| hooks.post_start.is_some());
+            come_up(record, &declared);
+        }
+    });
+}
+
+/// A container without a startup probe has started as soon as it is up, and one without a readiness probe is ready then.
+fn come_up(record: &mut ContainerRecord, declared: &Container) {
+    let course = &mut record.course;
+    course.started = !course.owes_hook && declared.startup_probe.is_none();
+    course.ready = course.started && declared.readiness_probe.is_none();
+}
+
+fn hook_ended(observed: &mut Observed, container: &str, attempt: u32, hook: Hook, succeeded: bool) {
+    let declared = observed.pod.container(container).map(Cow::into_owned).unwrap_or_default();
+    with(observed, container, |record| {
+        if record.attempt != attempt || record.course.hook != Some(hook) {
+            return;
+        }
+        record.course.hook = None;
+        match hook {
+            Hook::PostStart if succeeded => {
+                record.course.owes_hook = false;
+                come_up(record, &declared);
+            }
+            Hook::PostStart => record.course.trouble = Some(Why::HookFailed),
+            Hook::PreStop => {}
+        }
+    });
+}
+
+fn probed(observed: &mut Observed, container: &str, attempt: u32, kind: ProbeKind, healthy: bool) {
+    let has_readiness_probe =
+        observed.pod.container(container).is_some_and(|declared| declared.readiness_probe.is_some());
+    with(observed, container, |record| {
+        let course = &mut record.course;
+        if record.attempt != attempt || !course.probes.contains(&kind) {
+            return;
+        }
+        match (kind, healthy) {
+            (ProbeKind::Readiness, _) => course.ready = healthy,
+            (ProbeKind::Startup, true) => {
+                course.started = true;
+                course.ready = !has_readiness_probe;
+            }
+            (ProbeKind::Startup | ProbeKind::Liveness, false) => course.trouble = Some(Why::Unhealthy(kind)),
+            (ProbeKind::Liveness, true) => {}
+        }
+        if kind == ProbeKind::Startup || course.trouble == Some(Why::Unhealthy(kind)) {
+            course.probes.retain(|probe| *probe != kind);
+        }
+    });
 }
 
 fn fail_start(record: &mut ContainerRecord, reason: Waiting, message: String, now: Timestamp) {
@@ -184,7 +325,10 @@ fn ended(observed: &mut Observed, container: &str, attempt: u32, mut exit: Exit)
     }
     with(observed, container, |record| {
         if record.attempt == attempt && record.state.is_active() {
+            let ending = record.course.ending.take();
+            record.renewed = ending.is_some_and(|ending| ending.why == Why::Changed);
             record.state = ContainerState::Terminated(exit);
+            record.course = Course::default();
             record.image = ImageState::Unknown;
             record.failure = None;
         }

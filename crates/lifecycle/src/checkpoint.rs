@@ -35,6 +35,7 @@ pub struct Checkpoint {
 }
 
 /// What of a container must survive the agent.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, as it is written to disk")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerCheckpoint {
     /// The number of the latest run.
@@ -51,6 +52,15 @@ pub struct ContainerCheckpoint {
     pub backoff: Option<Backoff>,
     /// The image of the latest run.
     pub ran: Option<RanImage>,
+    /// Whether that run had started, in the sense of its startup probe.
+    #[serde(default)]
+    pub started: bool,
+    /// Whether it was ready.
+    #[serde(default)]
+    pub ready: bool,
+    /// Whether it was ended so that one of another image takes its place.
+    #[serde(default)]
+    pub renewed: bool,
 }
 
 /// What of a pod must survive the agent, as of now.
@@ -72,12 +82,6 @@ pub fn checkpoint(observed: &Observed) -> Checkpoint {
 
 impl ContainerCheckpoint {
     fn of(container: &ContainerRecord) -> Self {
-        let started_at = match container.state {
-            ContainerState::Running { started_at } | ContainerState::Stopping { started_at, .. } => {
-                Some(started_at)
-            }
-            _ => None,
-        };
         let exit = match &container.state {
             ContainerState::Terminated(exit) => Some(exit.clone()),
             _ => None,
@@ -85,11 +89,14 @@ impl ContainerCheckpoint {
         Self {
             attempt: container.attempt,
             begun: container.state != ContainerState::Waiting,
-            started_at,
+            started_at: container.state.running_since(),
             exit,
             last: container.last.clone(),
             backoff: container.backoff,
             ran: container.ran.clone(),
+            started: container.course.started,
+            ready: container.course.ready,
+            renewed: container.renewed,
         }
     }
 }
@@ -148,6 +155,7 @@ fn restore(
     container.last = written.last;
     container.backoff = written.backoff;
     container.ran = written.ran;
+    container.renewed = written.renewed;
     container.state = match (written.exit, known) {
         (Some(exit), _) => ContainerState::Terminated(exit),
         (None, _) if !written.begun => ContainerState::Waiting,
@@ -160,14 +168,19 @@ fn restore(
             finished_at: now,
         }),
     };
+    if container.state.is_active() {
+        (container.course.started, container.course.ready) = (written.started, written.ready);
+    }
     container.interrupted =
         matches!(&container.state, ContainerState::Terminated(exit) if exit.cause == Cause::Lost);
 }
 
 /// What a pod's own status says of a container, when nothing was written on this node.
 fn reported_container(pod: &Pod, name: &str) -> Option<ContainerCheckpoint> {
-    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
-    let status = statuses.iter().find(|status| status.name == name)?;
+    let status = pod.status.as_ref()?;
+    let lists =
+        [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
+    let status = lists.into_iter().flatten().flatten().find(|status| status.name == name)?;
     let current =
         |state: &Option<ApiState>| state.as_ref().and_then(|state| state.terminated.as_ref()).map(exit);
     let last = current(&status.last_state);
@@ -186,12 +199,18 @@ fn reported_container(pod: &Pod, name: &str) -> Option<ContainerCheckpoint> {
         last,
         backoff: None,
         ran: ran(status),
+        started: status.started == Some(true),
+        ready: status.ready,
+        renewed: false,
     })
 }
 
 fn ran(status: &ContainerStatus) -> Option<RanImage> {
-    (!status.image_id.is_empty())
-        .then(|| RanImage { reference: status.image.clone(), repo_digest: status.image_id.clone() })
+    (!status.image_id.is_empty()).then(|| RanImage {
+        reference: status.image.clone(),
+        repo_digest: status.image_id.clone(),
+        wished: String::new(),
+    })
 }
 
 fn exit(terminated: &ContainerStateTerminated) -> Exit {

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::reasons::Waiting;
-use crate::{Admission, Eviction, Exit, ImageKind, LocalImage};
+use crate::{Admission, Eviction, Exit, Hook, ImageKind, LocalImage, ProbeKind, Why};
 
 /// What the worker should begin now. Beginning it is an [`Event::Began`]; how it ended is another event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +31,47 @@ pub enum Action {
         /// The number of the run.
         attempt: u32,
     },
+    /// Give up a start that has not come to its end within the container's grace; no event of it follows.
+    GiveUp {
+        /// The container.
+        container: String,
+        /// The number of the run.
+        attempt: u32,
+    },
+    /// Run a hook of a container.
+    RunHook {
+        /// The container.
+        container: String,
+        /// The number of its run.
+        attempt: u32,
+        /// Which hook.
+        hook: Hook,
+    },
+    /// Probe a container until it ends or [`Action::StopProbing`].
+    Probe {
+        /// The container.
+        container: String,
+        /// The number of its run.
+        attempt: u32,
+        /// What for.
+        kind: ProbeKind,
+    },
+    /// Probe a container no more.
+    StopProbing {
+        /// The container.
+        container: String,
+        /// What for.
+        kind: ProbeKind,
+    },
+    /// Decide that a container has to end, or to end sooner: nothing is done yet, but the time counts from now.
+    End {
+        /// The container.
+        container: String,
+        /// Why.
+        why: Why,
+        /// How long it has, hooks and the wait for others included.
+        grace: Duration,
+    },
     /// Ask a container to stop, or to stop sooner than it was asked before.
     Stop {
         /// The container.
@@ -40,6 +81,10 @@ pub enum Action {
     },
     /// The pod's active deadline has passed: there is nothing to perform.
     Expire,
+    /// Put all containers back to their beginning: none runs, and all are to begin anew.
+    Reset,
+    /// Give up making the volumes; no event of it follows.
+    AbandonMount,
     /// Take down volumes and root file systems; logs stay.
     Unmount,
     /// Delete the object, with grace 0 and its UID as precondition.
@@ -131,6 +176,42 @@ pub enum Event {
         /// What failed.
         message: String,
     },
+    /// A hook came to its end.
+    HookEnded {
+        /// The container.
+        container: String,
+        /// The number of its run.
+        attempt: u32,
+        /// Which hook.
+        hook: Hook,
+        /// Whether it did what it should.
+        succeeded: bool,
+    },
+    /// A hook's server speaks HTTP where HTTPS was asked for, and was asked so.
+    HookFellBack {
+        /// The server, as `host:port`.
+        host: String,
+    },
+    /// A probe has said often enough, for the first time, that it is so.
+    Probed {
+        /// The container.
+        container: String,
+        /// The number of its run.
+        attempt: u32,
+        /// What was probed.
+        kind: ProbeKind,
+        /// Whether all is well.
+        healthy: bool,
+    },
+    /// One try of a probe, that people are told of.
+    ProbeTold {
+        /// The container.
+        container: String,
+        /// What was probed.
+        kind: ProbeKind,
+        /// What the try came to.
+        trouble: ProbeTrouble,
+    },
     /// A run ended.
     Exited {
         /// The container.
@@ -153,6 +234,17 @@ pub enum Event {
     DeleteFailed,
     /// A time came that [`crate::plan()`] asked to be woken at.
     Woke,
+}
+
+/// What one try of a probe came to, when it is worth a word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProbeTrouble {
+    /// It did not go well.
+    Failed(String),
+    /// It went well, but not as one would like.
+    Warned(String),
+    /// It could not be tried.
+    Impossible(String),
 }
 
 /// How long a pull took.

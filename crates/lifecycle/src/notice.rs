@@ -1,8 +1,11 @@
 use std::time::Duration;
 
-use crate::event::{Action, Event, PullTime};
+use crate::event::{Action, Event, ProbeTrouble, PullTime};
 use crate::reasons::Waiting;
-use crate::{Admission, ContainerState, Eviction, Face, Observed, Wish};
+use crate::{
+    Admission, ContainerRecord, ContainerState, Eviction, Face, Hook, Observed, ProbeKind, RestartPolicy,
+    Role, Why, Wish,
+};
 
 /// One Event to write about a pod, in the kubelet's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,9 +83,16 @@ pub fn notices(observed: &Observed, event: &Event) -> Vec<Notice> {
         Event::StartFailed { container, message, .. } => {
             vec![Notice::warning(container, "Failed", format!("Error: {message}"))]
         }
-        Event::Began(Action::Stop { container, .. }) => {
-            vec![Notice::normal(container, "Killing", format!("Stopping container {container}"))]
+        Event::Began(Action::End { container, why, .. }) => {
+            vec![Notice::normal(container, "Killing", killing(observed, container, *why))]
         }
+        Event::HookEnded { container, hook, succeeded: false, .. } => vec![hook_failed(container, *hook)],
+        Event::HookFellBack { host } => vec![Notice::of_pod(
+            true,
+            "LifecycleHTTPFallback",
+            format!("request to HTTPS lifecycle hook {host} got HTTP response, retry with HTTP succeeded"),
+        )],
+        Event::ProbeTold { container, kind, trouble } => vec![probe_told(container, *kind, trouble)],
         Event::Exited { container, .. } => crash_loop(observed, container),
         _ => Vec::new(),
     }
@@ -103,6 +113,53 @@ fn judged(observed: &Observed, admission: &Admission) -> Vec<Notice> {
 fn evicted(eviction: &Eviction) -> Vec<Notice> {
     let notice = || Notice::of_pod(eviction.is_warning(), &eviction.reason, eviction.message.clone());
     eviction.is_told().then(notice).into_iter().collect()
+}
+
+fn killing(observed: &Observed, name: &str, why: Why) -> String {
+    let role = observed.container(name).map(|container| container.role);
+    let (of_init, kind) =
+        if role == Some(Role::Sidecar) { (true, "Init container") } else { (false, "Container") };
+    let text = match why {
+        Why::PodEnds => return format!("Stopping container {name}"),
+        Why::HookFailed => return "FailedPostStartHook".to_owned(),
+        Why::RestartAll => return "killing".to_owned(),
+        Why::Unhealthy(ProbeKind::Startup) => format!("{kind} {name} failed startup probe"),
+        Why::Unhealthy(_) => format!("{kind} {name} failed liveness probe"),
+        Why::Changed => format!("{kind} {name} definition changed"),
+    };
+    let is_restarted = why == Why::Changed || may_restart(observed, name);
+    if of_init || !is_restarted { text } else { format!("{text}, will be restarted") }
+}
+
+/// Whether the policies let a container start again, though it is not known yet how it ends.
+fn may_restart(observed: &Observed, name: &str) -> bool {
+    let declared = observed.pod.container(name);
+    let own = declared.as_ref().and_then(|declared| RestartPolicy::named(declared.restart_policy.as_deref()));
+    own.unwrap_or(observed.pod.restart_policy()) != RestartPolicy::Never
+}
+
+fn hook_failed(container: &str, hook: Hook) -> Notice {
+    match hook {
+        Hook::PostStart => Notice::warning(container, "FailedPostStartHook", "PostStartHook failed"),
+        Hook::PreStop => Notice::warning(container, "FailedPreStopHook", "PreStopHook failed"),
+    }
+}
+
+fn probe_told(container: &str, kind: ProbeKind, trouble: &ProbeTrouble) -> Notice {
+    let kind = kind.as_str();
+    match trouble {
+        ProbeTrouble::Failed(said) => {
+            Notice::warning(container, "Unhealthy", format!("{kind} probe failed: {said}"))
+        }
+        ProbeTrouble::Warned(said) => {
+            Notice::warning(container, "ProbeWarning", format!("{kind} probe warning: {said}"))
+        }
+        ProbeTrouble::Impossible(said) => Notice::warning(
+            container,
+            "Unhealthy",
+            format!("{kind} probe errored and resulted in unknown state: {said}"),
+        ),
+    }
 }
 
 fn pulled(name: &str, size: u64, pull: Option<PullTime>) -> String {
@@ -169,13 +226,13 @@ fn backed_off(observed: &Observed, image: &impl Fn(&str) -> String) -> Vec<Notic
 }
 
 fn crash_loop(observed: &Observed, name: &str) -> Vec<Notice> {
-    let waits = observed.container(name).is_some_and(|container| match &container.state {
+    let waits = |container: &ContainerRecord| match &container.state {
         ContainerState::Terminated(exit) => {
-            observed.restarts(exit) && container.restart_at(exit) > exit.finished_at
+            observed.restarts(container, exit) && container.restart_at(exit) > exit.finished_at
         }
         _ => false,
-    });
-    if !waits || observed.is_ending() {
+    };
+    if !observed.container(name).is_some_and(waits) || observed.is_ending() || observed.is_complete() {
         return Vec::new();
     }
     let pod = observed.pod.identity();

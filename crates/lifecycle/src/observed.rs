@@ -7,9 +7,12 @@ use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
 
 use crate::backoff::Backoff;
-use crate::{ContainerRecord, ContainerState, Eviction, Exit, Failure, ImageState, PodUid, Wish, support};
+use crate::restart::sequel;
+use crate::{
+    ContainerRecord, ContainerState, Eviction, Exit, Failure, ImageState, PodUid, Role, Sequel, Wish, support,
+};
 
-/// Nothing is ended with less grace than this.
+/// The grace of a container whose pod was deleted by force: nothing is ended with less.
 const SHORTEST_GRACE: Duration = Duration::from_secs(1);
 
 /// All that is known of one pod on this node: owned by the pod's worker, changed by [`crate::apply()`] alone.
@@ -37,7 +40,7 @@ pub struct Observed {
     pub freshness: Freshness,
     /// How long the next try to refresh them waits.
     pub refresh_backoff: Option<Backoff>,
-    /// The pod's containers, in the order of its spec.
+    /// The pod's containers: init containers, app containers and ephemeral ones, each in the order of its spec.
     pub containers: Vec<ContainerRecord>,
     /// The API server has acknowledged the last status, as [`crate::is_final`] has it.
     pub published: bool,
@@ -116,7 +119,7 @@ impl Observed {
     #[must_use]
     pub fn new(pod: Arc<Pod>, host: Arc<Host>) -> Self {
         let containers =
-            pod.containers().iter().map(|container| ContainerRecord::new(&container.name)).collect();
+            pod.roles().into_iter().map(|(role, name)| ContainerRecord::new(name, role)).collect();
         Self {
             removed: false,
             shutdown: false,
@@ -157,11 +160,33 @@ impl Observed {
     /// Whether all has come to its end: nothing runs, and nothing of it will ever start again.
     #[must_use]
     pub fn is_terminal(&self) -> bool {
-        match self.admission {
-            Admission::Refused { .. } => !self.is_active(),
-            Admission::Awaited => self.is_over_by_wish() && !self.is_active(),
-            Admission::Admitted => self.containers.iter().all(|container| self.has_ended(container)),
+        let is_over = match self.admission {
+            Admission::Refused { .. } => true,
+            Admission::Awaited => self.is_over_by_wish(),
+            Admission::Admitted => self.is_over_by_wish() || self.is_complete(),
+        };
+        is_over && !self.is_active()
+    }
+
+    /// Whether the pod has done what it is for, or cannot do it any more: its app containers have ended for good, or an
+    /// init container has failed for good. Sidecars may still run.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        if self.restarts_all() {
+            return false;
         }
+        self.has_failed_to_begin() || self.of_role(Role::App).all(|container| self.has_ended(container))
+    }
+
+    /// Whether an init container has failed for good.
+    #[must_use]
+    pub fn has_failed_to_begin(&self) -> bool {
+        self.of_role(Role::Init).any(|container| !container.has_succeeded() && self.has_ended(container))
+    }
+
+    /// The containers of one kind.
+    pub fn of_role(&self, role: Role) -> impl Iterator<Item = &ContainerRecord> {
+        self.containers.iter().filter(move |container| container.role == role)
     }
 
     /// Whether the runtime has, or may soon have, something of the pod running.
@@ -171,17 +196,59 @@ impl Observed {
     }
 
     fn has_ended(&self, container: &ContainerRecord) -> bool {
-        match &container.state {
-            ContainerState::Terminated(exit) => self.is_over_by_wish() || !self.restarts(exit),
-            ContainerState::Waiting => self.is_over_by_wish(),
-            _ => false,
-        }
+        matches!(&container.state, ContainerState::Terminated(exit) if !self.restarts(container, exit))
     }
 
-    /// Whether the pod's policy starts a container again that ended so.
+    /// What follows the end of a container, by the pod's rules and policies.
     #[must_use]
-    pub fn restarts(&self, exit: &Exit) -> bool {
-        self.pod.restart_policy().restarts(exit.cause.exit_code())
+    pub fn sequel(&self, container: &ContainerRecord, exit: &Exit) -> Sequel {
+        if container.renewed {
+            return Sequel::Restart;
+        }
+        self.pod.container(&container.name).map_or(Sequel::Rest, |declared| {
+            sequel(&declared, container.role, self.pod.restart_policy(), exit.cause)
+        })
+    }
+
+    /// Whether a container that ended so is started again, alone or with all others.
+    #[must_use]
+    pub fn restarts(&self, container: &ContainerRecord, exit: &Exit) -> bool {
+        self.sequel(container, exit) != Sequel::Rest
+    }
+
+    /// The container whose end makes all containers begin anew, and that end.
+    #[must_use]
+    pub fn restarter(&self) -> Option<(&ContainerRecord, &Exit)> {
+        self.containers.iter().find_map(|container| match &container.state {
+            ContainerState::Terminated(exit) if self.sequel(container, exit) == Sequel::RestartAll => {
+                Some((container, exit))
+            }
+            _ => None,
+        })
+    }
+
+    /// Whether all containers are about to begin anew.
+    #[must_use]
+    pub fn restarts_all(&self) -> bool {
+        !self.is_over_by_wish() && self.restarter().is_some()
+    }
+
+    /// Whether an app container runs: the init containers before it have done their work then.
+    #[must_use]
+    pub fn is_initialized(&self) -> bool {
+        self.of_role(Role::App).any(|container| container.state.is_active())
+    }
+
+    /// Whether the pod wants a container that runs to be of another image now.
+    #[must_use]
+    pub fn is_outdated(&self, container: &ContainerRecord) -> bool {
+        let ran = container.ran.as_ref().filter(|ran| !ran.wished.is_empty());
+        let is_other = |ran: &str| {
+            self.pod
+                .container(&container.name)
+                .is_some_and(|declared| declared.image.as_deref().unwrap_or_default() != ran)
+        };
+        matches!(container.role, Role::App | Role::Sidecar) && ran.is_some_and(|ran| is_other(&ran.wished))
     }
 
     /// Whether something was begun whose end is still to come.
@@ -203,6 +270,9 @@ impl Observed {
     /// The grace of its containers: never more than the node can give.
     #[must_use]
     pub fn grace(&self) -> Duration {
+        if self.removed {
+            return SHORTEST_GRACE;
+        }
         let given = self.eviction.as_ref().and_then(|eviction| eviction.grace);
         given.map_or(self.pod.grace(), |given| given.min(self.pod.grace()).max(SHORTEST_GRACE))
     }
@@ -211,6 +281,16 @@ impl Observed {
     #[must_use]
     pub fn unsupported(&self) -> Option<String> {
         support::unsupported(&self.pod)
+    }
+
+    /// Why one of its containers cannot be run by this version of the node: for a reason of the pod, or for one of its own
+    /// if it was added to a pod that runs.
+    #[must_use]
+    pub fn unsupported_in(&self, container: &ContainerRecord) -> Option<String> {
+        if container.role != Role::Ephemeral {
+            return self.unsupported();
+        }
+        support::unsupported_ephemeral(self.pod.container(&container.name)?.as_ref())
     }
 
     /// One container's record.

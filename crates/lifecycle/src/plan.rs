@@ -1,30 +1,27 @@
-use std::time::Duration;
-
 use jiff::Timestamp;
 
 use crate::backoff::Backoff;
 use crate::event::{Action, Plan};
 use crate::{
-    Admission, ContainerRecord, ContainerState, Deletion, Exit, Failure, Freshness, ImageState, Observed,
-    Volumes, Wish, is_final,
+    Admission, ContainerRecord, ContainerState, Deletion, Exit, Failure, Freshness, Hook, ImageState,
+    Observed, ProbeKind, Role, Volumes, Why, Wish, end, is_final,
 };
-
-/// The grace of a container whose pod was deleted by force.
-const FORCED: Duration = Duration::from_secs(1);
 
 /// What to begin now. Level-triggered: it looks at what is, not at what happened, so that asking twice adds nothing.
 #[must_use]
 pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
-    let deadline = observed.deadline().filter(|_| !observed.is_ending() && !observed.is_terminal());
+    let is_admitted = observed.admission == Admission::Admitted;
+    let is_over = observed.is_ending() || observed.is_terminal() || is_admitted && observed.is_complete();
+    let deadline = observed.deadline().filter(|_| !is_over);
     if deadline.is_some_and(|deadline| deadline <= now) {
         plan.act(Action::Expire);
-    } else if observed.is_ending() || observed.is_terminal() {
-        stop(observed, &mut plan);
+    } else if is_over {
+        end::all(observed, &mut plan, now);
         if !observed.is_busy() && plan.actions.is_empty() {
             finish(observed, &mut plan, now);
         }
-    } else if observed.admission == Admission::Admitted && observed.unsupported().is_none() {
+    } else if is_admitted && observed.unsupported().is_none() {
         run(observed, &mut plan, now);
     }
     deadline.into_iter().filter(|deadline| *deadline > now).for_each(|deadline| plan.wake_at(deadline));
@@ -37,22 +34,59 @@ fn run(observed: &Observed, plan: &mut Plan, now: Timestamp) {
             plan.act_after(observed.mount_failure.as_ref().map(Failure::retry_at), now, || Action::Mount);
         }
         Volumes::Mounted => {
-            if observed.freshness == Freshness::Stale {
-                let due = observed.refresh_backoff.map(|backoff| backoff.updated_at + backoff.delay);
-                plan.act_after(due, now, || Action::Refresh);
-            }
-            for container in &observed.containers {
-                run_container(observed, container, plan, now);
+            refresh(observed, plan, now);
+            match observed.restarter() {
+                Some((container, exit)) => restart_all(observed, container.restart_at(exit), plan, now),
+                None => run_in_order(observed, plan, now),
             }
         }
         Volumes::Mounting | Volumes::Unmounting | Volumes::Gone => {}
     }
 }
 
-fn run_container(observed: &Observed, container: &ContainerRecord, plan: &mut Plan, now: Timestamp) {
+fn refresh(observed: &Observed, plan: &mut Plan, now: Timestamp) {
+    if observed.freshness == Freshness::Stale {
+        let due = observed.refresh_backoff.map(|backoff| backoff.updated_at + backoff.delay);
+        plan.act_after(due, now, || Action::Refresh);
+    }
+}
+
+/// Ends what runs, then lets all begin anew, as seldom as the container whose end is the cause of it may restart.
+fn restart_all(observed: &Observed, due: Timestamp, plan: &mut Plan, now: Timestamp) {
+    end::restart_all(observed, plan, now);
+    if !observed.is_busy() && plan.actions.is_empty() {
+        plan.act_after(Some(due), now, || Action::Reset);
+    }
+}
+
+/// Each init container when the one before it is done, or started if it is a sidecar; then the others. What has begun
+/// is kept up whatever became of those before it.
+fn run_in_order(observed: &Observed, plan: &mut Plan, now: Timestamp) {
+    let is_initialized = observed.is_initialized();
+    let mut is_open = true;
+    for container in &observed.containers {
+        let may_run = match container.role {
+            Role::Ephemeral => observed.unsupported_in(container).is_none(),
+            _ => is_open,
+        };
+        match container.role {
+            Role::Init if is_initialized || container.has_succeeded() => continue,
+            Role::Sidecar if container.has_run() => keep(observed, container, plan, now),
+            _ if may_run => keep(observed, container, plan, now),
+            _ => {}
+        }
+        is_open &= match container.role {
+            Role::Init => false,
+            Role::Sidecar => is_initialized || container.is_started(),
+            Role::App | Role::Ephemeral => true,
+        };
+    }
+}
+
+fn keep(observed: &Observed, container: &ContainerRecord, plan: &mut Plan, now: Timestamp) {
     match &container.state {
         ContainerState::Waiting => start(container, container.attempt, plan, now),
-        ContainerState::Terminated(exit) if observed.restarts(exit) => {
+        ContainerState::Terminated(exit) if observed.restarts(container, exit) => {
             let due = container.restart_at(exit);
             if due <= now {
                 start(container, container.attempt + 1, plan, now);
@@ -60,16 +94,23 @@ fn run_container(observed: &Observed, container: &ContainerRecord, plan: &mut Pl
                 plan.wake_at(due);
             }
         }
-        _ => {}
+        ContainerState::Running { .. } | ContainerState::Stopping { .. } => {
+            tend(observed, container, plan, now);
+        }
+        ContainerState::Starting | ContainerState::Terminated(_) => {}
     }
 }
 
 fn start(container: &ContainerRecord, attempt: u32, plan: &mut Plan, now: Timestamp) {
+    let container_name = || container.name.clone();
+    if container.misfetched {
+        plan.act(Action::Abandon { container: container_name() });
+        return;
+    }
     if let Some(failure) = container.failure.as_ref().filter(|failure| failure.retry_at() > now) {
         plan.wake_at(failure.next_look());
         return;
     }
-    let container_name = || container.name.clone();
     match &container.image {
         ImageState::Unknown => plan.act(Action::Fetch { container: container_name() }),
         ImageState::Ready(_) => plan.act(Action::Start { container: container_name(), attempt }),
@@ -77,17 +118,35 @@ fn start(container: &ContainerRecord, attempt: u32, plan: &mut Plan, now: Timest
     }
 }
 
-fn stop(observed: &Observed, plan: &mut Plan) {
-    let grace = if observed.removed { FORCED } else { observed.grace() };
-    for container in &observed.containers {
-        let name = || container.name.clone();
-        match container.state {
-            ContainerState::Running { .. } => plan.act(Action::Stop { container: name(), grace }),
-            ContainerState::Stopping { grace: given, .. } if grace < given => {
-                plan.act(Action::Stop { container: name(), grace });
-            }
-            _ if container.image == ImageState::Fetching => plan.act(Action::Abandon { container: name() }),
-            _ => {}
+/// What a container that runs needs: to end, its `postStart` hook, or probes.
+fn tend(observed: &Observed, container: &ContainerRecord, plan: &mut Plan, now: Timestamp) {
+    let changed = observed.is_outdated(container).then_some(Why::Changed);
+    if let Some(why) = container.course.trouble.or(changed) {
+        end::one(observed, container, why, plan, now);
+    } else if container.course.owes_hook {
+        run_post_start(container, plan);
+    } else {
+        probe(observed, container, plan);
+    }
+}
+
+fn run_post_start(container: &ContainerRecord, plan: &mut Plan) {
+    if container.course.hook.is_none() {
+        let (container, attempt) = (container.name.clone(), container.attempt);
+        plan.act(Action::RunHook { container, attempt, hook: Hook::PostStart });
+    }
+}
+
+/// Until a container has started only its startup probe runs, then only the others.
+fn probe(observed: &Observed, container: &ContainerRecord, plan: &mut Plan) {
+    let Some(declared) = observed.pod.container(&container.name) else { return };
+    for kind in ProbeKind::ALL {
+        let is_wanted = kind.of(&declared).is_some()
+            && (kind == ProbeKind::Startup) != container.course.started
+            && !container.course.probes.contains(&kind);
+        if is_wanted {
+            let (container, attempt) = (container.name.clone(), container.attempt);
+            plan.act(Action::Probe { container, attempt, kind });
         }
     }
 }
@@ -119,6 +178,10 @@ impl ContainerRecord {
     /// When a container that ended may start again. What the agent's own end interrupted does not wait.
     #[must_use]
     pub fn restart_at(&self, exit: &Exit) -> Timestamp {
-        if self.interrupted { exit.finished_at } else { Backoff::due(self.backoff, exit.finished_at) }
+        if self.interrupted || self.renewed {
+            exit.finished_at
+        } else {
+            Backoff::due(self.backoff, exit.finished_at)
+        }
     }
 }

@@ -7,6 +7,8 @@ use crate::{Cause, ImageError, PrepareError, StartError};
 pub enum Waiting {
     /// The container's own preparation goes on.
     ContainerCreating,
+    /// The pod's init containers come first.
+    PodInitializing,
     /// It is started again when its back-off is over.
     CrashLoopBackOff,
     /// What the pod asks for cannot be put together.
@@ -35,6 +37,7 @@ impl Waiting {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ContainerCreating => "ContainerCreating",
+            Self::PodInitializing => "PodInitializing",
             Self::CrashLoopBackOff => "CrashLoopBackOff",
             Self::CreateContainerConfigError => "CreateContainerConfigError",
             Self::CreateContainerError => "CreateContainerError",

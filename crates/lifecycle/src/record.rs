@@ -4,17 +4,24 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::backoff::Backoff;
-use crate::{Exit, Failure, LocalImage};
+use crate::{Exit, Failure, LocalImage, ProbeKind, Role};
+
+/// The least time that a container which did not have to end at once has from being asked to end to being killed.
+const WINDOW: Duration = Duration::from_secs(2);
 
 /// One container of a pod and its latest run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ContainerRecord {
     /// The container's name.
     pub name: String,
+    /// What kind of container it is.
+    pub role: Role,
     /// The number of the latest run, or of the one about to start; from 0.
     pub attempt: u32,
     /// What that run does.
     pub state: ContainerState,
+    /// What is known of that run beside.
+    pub course: Course,
     /// How the run before it ended.
     pub last: Option<Exit>,
     /// How long the next restart waits.
@@ -22,8 +29,12 @@ pub struct ContainerRecord {
     /// The end of the agent before this one cut the latest run short, as [`crate::recover`] finds: the next run starts
     /// at once.
     pub interrupted: bool,
+    /// The latest run was ended so that one of another image takes its place, whatever the policies say.
+    pub renewed: bool,
     /// The image for the next start.
     pub image: ImageState,
+    /// The image being fetched is no longer the one that is wished for.
+    pub misfetched: bool,
     /// The image of the latest run.
     pub ran: Option<RanImage>,
     /// Why the latest try to start it failed.
@@ -46,8 +57,8 @@ pub enum ContainerState {
     Stopping {
         /// When it was started.
         started_at: Timestamp,
-        /// The grace it was given last.
-        grace: Duration,
+        /// When the runtime kills it.
+        until: Timestamp,
     },
     /// It ended.
     Terminated(Exit),
@@ -58,6 +69,94 @@ impl ContainerState {
     #[must_use]
     pub fn is_active(&self) -> bool {
         matches!(self, Self::Starting | Self::Running { .. } | Self::Stopping { .. })
+    }
+
+    /// When the run began, while it goes on.
+    #[must_use]
+    pub fn running_since(&self) -> Option<Timestamp> {
+        match self {
+            Self::Running { started_at } | Self::Stopping { started_at, .. } => Some(*started_at),
+            _ => None,
+        }
+    }
+}
+
+/// What belongs to one run; the next one begins without it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Course {
+    /// Its `postStart` hook has still to succeed: until then it does not count as running.
+    pub owes_hook: bool,
+    /// The hook that runs now.
+    pub hook: Option<Hook>,
+    /// The probes that run now.
+    pub probes: Vec<ProbeKind>,
+    /// It is up: what waited for it may begin, and other probes than the startup probe too.
+    pub started: bool,
+    /// It may be sent requests.
+    pub ready: bool,
+    /// Why it cannot go on.
+    pub trouble: Option<Why>,
+    /// That it is to end.
+    pub ending: Option<Ending>,
+}
+
+/// A hook of a container.
+///
+/// <https://kubernetes.io/docs/concepts/containers/container-lifecycle-hooks/>
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Hook {
+    /// Runs as soon as the container runs.
+    PostStart,
+    /// Runs before the container is asked to stop, within its grace.
+    PreStop,
+}
+
+/// Why a container is ended that does not end by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Its pod ends.
+    PodEnds,
+    /// Its liveness or startup probe failed.
+    Unhealthy(ProbeKind),
+    /// Its `postStart` hook failed.
+    HookFailed,
+    /// The pod wants it to be of another image.
+    Changed,
+    /// All containers of the pod begin anew.
+    RestartAll,
+}
+
+/// That a run is to end, and by when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// Why.
+    pub why: Why,
+    /// The grace it was given last.
+    pub grace: Duration,
+    /// When that is over.
+    pub deadline: Timestamp,
+    /// Its `preStop` hook was begun, or there is no time for it.
+    pub hooked: bool,
+}
+
+impl Ending {
+    /// The end of a run that has `grace` from `now` on; one that was to end before has no more time than then.
+    #[must_use]
+    pub fn new(why: Why, grace: Duration, before: Option<Self>, now: Timestamp) -> Self {
+        let deadline = now.saturating_add(grace).unwrap_or(Timestamp::MAX);
+        Self {
+            why: before.map_or(why, |before| before.why),
+            grace,
+            deadline: before.map_or(deadline, |before| before.deadline.min(deadline)),
+            hooked: before.is_some_and(|before| before.hooked),
+        }
+    }
+
+    /// The grace that is left at `now`: enough to end in order, though hooks and others took all of it.
+    #[must_use]
+    pub fn left(&self, now: Timestamp) -> Duration {
+        let left = Duration::try_from(self.deadline.duration_since(now)).unwrap_or_default();
+        left.max(self.grace.min(WINDOW))
     }
 }
 
@@ -79,20 +178,27 @@ pub struct RanImage {
     pub reference: String,
     /// `status.containerStatuses[].imageID`.
     pub repo_digest: String,
+    /// The image as the pod named it then; empty where that is not known.
+    #[serde(default)]
+    pub wished: String,
 }
 
 impl ContainerRecord {
     /// A container that has not run yet.
     #[must_use]
-    pub fn new(name: &str) -> Self {
+    pub fn new(name: &str, role: Role) -> Self {
         Self {
             name: name.to_owned(),
+            role,
             attempt: 0,
             state: ContainerState::Waiting,
+            course: Course::default(),
             last: None,
             backoff: None,
             interrupted: false,
+            renewed: false,
             image: ImageState::Unknown,
+            misfetched: false,
             ran: None,
             failure: None,
         }
@@ -105,5 +211,39 @@ impl ContainerRecord {
             ContainerState::Waiting | ContainerState::Starting => self.attempt.saturating_sub(1),
             _ => self.attempt,
         }
+    }
+
+    /// Whether the runtime has ever taken a run of it.
+    #[must_use]
+    pub fn has_run(&self) -> bool {
+        self.last.is_some() || !matches!(self.state, ContainerState::Waiting | ContainerState::Starting)
+    }
+
+    /// Whether it runs and its `postStart` hook does not keep it from counting so.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.state.running_since().is_some() && !self.course.owes_hook
+    }
+
+    /// Whether what waits for it may begin.
+    #[must_use]
+    pub fn is_started(&self) -> bool {
+        self.is_up() && self.course.started
+    }
+
+    /// Whether it is as ready as one of its kind can be: an init container that did its work, any other one that runs
+    /// and may be sent requests.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        match self.role {
+            Role::Init => self.has_succeeded(),
+            _ => self.is_started() && self.course.ready,
+        }
+    }
+
+    /// Whether its latest run ended with code 0.
+    #[must_use]
+    pub fn has_succeeded(&self) -> bool {
+        matches!(&self.state, ContainerState::Terminated(exit) if exit.cause == crate::Cause::Exited(0))
     }
 }

@@ -1,22 +1,38 @@
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, VolumeMount};
 
-/// Names the first field of a pod that asks for what this version of the node does not do yet.
+/// Names the first field of a pod that asks for what this version of the node does not do yet. Ephemeral containers, which
+/// come later, are none of its own fields.
 pub(crate) fn unsupported(pod: &Pod) -> Option<String> {
     let spec = pod.spec.as_ref()?;
-    let field = unsupported_in_spec(spec).map(str::to_owned).or_else(|| {
-        spec.containers.iter().enumerate().find_map(|(index, container)| {
-            unsupported_in_container(container)
-                .or_else(|| unsupported_port(spec, container))
-                .map(|field| format!("containers[{index}].{field}"))
-        })
-    });
-    field.map(|field| format!("spec.{field}: not supported by this node yet"))
+    let init = spec.init_containers.as_deref().unwrap_or_default();
+    unsupported_in_spec(spec)
+        .map(str::to_owned)
+        .or_else(|| unsupported_in_list("initContainers", spec, init))
+        .or_else(|| unsupported_in_list("containers", spec, &spec.containers))
+        .map(|field| message(&field))
+}
+
+/// Names the first field of an ephemeral container that asks for what this version of the node does not do yet.
+pub(crate) fn unsupported_ephemeral(container: &Container) -> Option<String> {
+    unsupported_in_container(container)
+        .map(|field| message(&format!("ephemeralContainers{{{}}}.{field}", container.name)))
+}
+
+fn message(field: &str) -> String {
+    format!("spec.{field}: not supported by this node yet")
+}
+
+fn unsupported_in_list(list: &str, spec: &PodSpec, containers: &[Container]) -> Option<String> {
+    containers.iter().enumerate().find_map(|(index, container)| {
+        unsupported_in_container(container)
+            .or_else(|| unsupported_port(spec, container))
+            .map(|field| format!("{list}[{index}].{field}"))
+    })
 }
 
 fn unsupported_in_spec(spec: &PodSpec) -> Option<&'static str> {
     let sysctls = spec.security_context.as_ref().and_then(|context| context.sysctls.as_ref());
     first(&[
-        (is_filled(spec.init_containers.as_ref()), "initContainers"),
         (is_filled(spec.host_aliases.as_ref()), "hostAliases"),
         (is_filled(spec.resource_claims.as_ref()), "resourceClaims"),
         (is_filled(sysctls), "securityContext.sysctls"),
@@ -31,8 +47,6 @@ fn unsupported_in_container(container: &Container) -> Option<String> {
         (container.liveness_probe.is_some(), "livenessProbe"),
         (container.readiness_probe.is_some(), "readinessProbe"),
         (container.lifecycle.is_some(), "lifecycle"),
-        (container.restart_policy.is_some(), "restartPolicy"),
-        (is_filled(container.restart_policy_rules.as_ref()), "restartPolicyRules"),
         (is_filled(container.volume_devices.as_ref()), "volumeDevices"),
         (is_filled(claims), "resources.claims"),
         (falls_back_to_logs, "terminationMessagePolicy"),
@@ -82,6 +96,7 @@ fn unsupported_in_mount(mount: &VolumeMount) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::VolumeDevice;
     use serde_json::{Value, json};
 
     use super::*;
@@ -101,7 +116,6 @@ mod tests {
             let expected = format!("spec.{field}: not supported by this node yet");
             assert_eq!(of_spec(&json!({"containers": [], field: value})), Some(expected));
         };
-        check("initContainers", json!([{"name": "init"}]));
         check("hostAliases", json!([{"ip": "192.0.2.1"}]));
         check("resourceClaims", json!([{"name": "gpu"}]));
         let sysctls =
@@ -120,8 +134,6 @@ mod tests {
         check(json!({"livenessProbe": {}}), "livenessProbe");
         check(json!({"readinessProbe": {}}), "readinessProbe");
         check(json!({"lifecycle": {}}), "lifecycle");
-        check(json!({"restartPolicy": "Never"}), "restartPolicy");
-        check(json!({"restartPolicyRules": [{"action": "Restart"}]}), "restartPolicyRules");
         check(json!({"volumeDevices": [{"name": "v", "devicePath": "/dev/v"}]}), "volumeDevices");
         check(json!({"resources": {"claims": [{"name": "gpu"}]}}), "resources.claims");
         check(json!({"terminationMessagePolicy": "FallbackToLogsOnError"}), "terminationMessagePolicy");
@@ -138,9 +150,24 @@ mod tests {
     }
 
     #[test]
+    fn fields_of_other_containers_are_named_too() {
+        let spec =
+            json!({"containers": [], "initContainers": [{"name": "a"}, {"name": "b", "livenessProbe": {}}]});
+        let expected = "spec.initContainers[1].livenessProbe: not supported by this node yet";
+        assert_eq!(of_spec(&spec).as_deref(), Some(expected));
+        let debug = Container {
+            volume_devices: Some(vec![VolumeDevice::default()]),
+            name: "d".to_owned(),
+            ..Container::default()
+        };
+        let expected = "spec.ephemeralContainers{d}.volumeDevices: not supported by this node yet";
+        assert_eq!(unsupported_ephemeral(&debug).as_deref(), Some(expected));
+    }
+
+    #[test]
     fn an_ordinary_pod_is_supported() {
         let spec = json!({
-            "hostNetwork": true, "hostUsers": false, "initContainers": [], "ephemeralContainers": [{"name": "debug"}],
+            "hostNetwork": true, "hostUsers": false, "initContainers": [{"name": "i"}], "ephemeralContainers": [{"name": "debug"}],
             "terminationGracePeriodSeconds": 5, "tolerations": [], "enableServiceLinks": true,
             "containers": [{
                 "name": "app", "env": [{"name": "A", "valueFrom": {}}], "envFrom": [{"prefix": "A"}],

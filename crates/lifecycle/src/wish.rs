@@ -1,33 +1,24 @@
+use std::borrow::Cow;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
 
-use crate::{PodIdentity, PodUid};
+use crate::{PodIdentity, PodUid, RestartPolicy};
 
 /// Kubernetes' default for `terminationGracePeriodSeconds`.
 const DEFAULT_GRACE: i64 = 30;
 
-/// When a container that ended is started again.
+/// What kind of container one is: when it runs, and what its end means for its pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RestartPolicy {
-    /// After every end.
-    Always,
-    /// After every end with a code other than 0.
-    OnFailure,
-    /// Not at all.
-    Never,
-}
-
-impl RestartPolicy {
-    /// Whether this policy starts a container again that ended with `exit_code`.
-    #[must_use]
-    pub fn restarts(self, exit_code: i32) -> bool {
-        match self {
-            Self::Always => true,
-            Self::OnFailure => exit_code != 0,
-            Self::Never => false,
-        }
-    }
+pub enum Role {
+    /// Runs to its end before the next one begins.
+    Init,
+    /// An init container that runs on beside those after it, and ends after them: KEP-753.
+    Sidecar,
+    /// One of those that the pod is for.
+    App,
+    /// Added to a pod that runs, to look into it; it runs once.
+    Ephemeral,
 }
 
 /// What a pod object wishes for, with the defaults of the API.
@@ -40,10 +31,14 @@ pub trait Wish {
     fn grace(&self) -> Duration;
     /// Whether its deletion has been asked for.
     fn is_deleted(&self) -> bool;
-    /// Its containers in order.
+    /// Its app containers in order.
     fn containers(&self) -> &[Container];
-    /// One of its containers.
-    fn container(&self, name: &str) -> Option<&Container>;
+    /// The names of all its containers with their roles: init containers, app containers, ephemeral ones, each in order.
+    fn roles(&self) -> Vec<(Role, &str)>;
+    /// One of its containers, of whatever kind.
+    fn container(&self, name: &str) -> Option<Cow<'_, Container>>;
+    /// Where the pod declares a container, as Events name it: `spec.initContainers{name}`.
+    fn field_path(&self, container: &str) -> String;
     /// Whether the object already shows that the pod has ended.
     fn has_terminal_phase(&self) -> bool;
 }
@@ -58,11 +53,8 @@ impl Wish for Pod {
     }
 
     fn restart_policy(&self) -> RestartPolicy {
-        match self.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()) {
-            Some("Never") => RestartPolicy::Never,
-            Some("OnFailure") => RestartPolicy::OnFailure,
-            _ => RestartPolicy::Always,
-        }
+        let policy = self.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref());
+        RestartPolicy::named(policy).unwrap_or(RestartPolicy::Always)
     }
 
     fn grace(&self) -> Duration {
@@ -79,12 +71,95 @@ impl Wish for Pod {
         self.spec.as_ref().map_or(&[], |spec: &PodSpec| &spec.containers)
     }
 
-    fn container(&self, name: &str) -> Option<&Container> {
-        self.containers().iter().find(|container| container.name == name)
+    fn roles(&self) -> Vec<(Role, &str)> {
+        let init = init_containers(self).iter().map(|container| (role_in_init(container), &*container.name));
+        let apps = self.containers().iter().map(|container| (Role::App, &*container.name));
+        let ephemeral = ephemeral_containers(self).iter();
+        init.chain(apps).chain(ephemeral.map(|container| (Role::Ephemeral, &*container.name))).collect()
+    }
+
+    fn container(&self, name: &str) -> Option<Cow<'_, Container>> {
+        let mut declared = init_containers(self).iter().chain(self.containers());
+        declared.find(|container| container.name == name).map(Cow::Borrowed).or_else(|| {
+            let ephemeral = ephemeral_containers(self).iter().find(|container| container.name == name)?;
+            Some(Cow::Owned(as_container(ephemeral)))
+        })
+    }
+
+    fn field_path(&self, container: &str) -> String {
+        let list = match self.roles().into_iter().find(|(_, name)| *name == container) {
+            Some((Role::Init | Role::Sidecar, _)) => "initContainers",
+            Some((Role::Ephemeral, _)) => "ephemeralContainers",
+            Some((Role::App, _)) | None => "containers",
+        };
+        format!("spec.{list}{{{container}}}")
     }
 
     fn has_terminal_phase(&self) -> bool {
         let phase = self.status.as_ref().and_then(|status| status.phase.as_deref());
         matches!(phase, Some("Succeeded" | "Failed"))
+    }
+}
+
+fn init_containers(pod: &Pod) -> &[Container] {
+    pod.spec.as_ref().and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default()
+}
+
+fn ephemeral_containers(pod: &Pod) -> &[EphemeralContainer] {
+    pod.spec.as_ref().and_then(|spec| spec.ephemeral_containers.as_deref()).unwrap_or_default()
+}
+
+fn role_in_init(container: &Container) -> Role {
+    if container.restart_policy.as_deref() == Some("Always") { Role::Sidecar } else { Role::Init }
+}
+
+/// An ephemeral container has what a container has; probes, hooks, ports and resources the API does not let it have.
+fn as_container(ephemeral: &EphemeralContainer) -> Container {
+    Container {
+        name: ephemeral.name.clone(),
+        image: ephemeral.image.clone(),
+        image_pull_policy: ephemeral.image_pull_policy.clone(),
+        command: ephemeral.command.clone(),
+        args: ephemeral.args.clone(),
+        env: ephemeral.env.clone(),
+        env_from: ephemeral.env_from.clone(),
+        security_context: ephemeral.security_context.clone(),
+        stdin: ephemeral.stdin,
+        stdin_once: ephemeral.stdin_once,
+        termination_message_path: ephemeral.termination_message_path.clone(),
+        termination_message_policy: ephemeral.termination_message_policy.clone(),
+        tty: ephemeral.tty,
+        volume_devices: ephemeral.volume_devices.clone(),
+        volume_mounts: ephemeral.volume_mounts.clone(),
+        working_dir: ephemeral.working_dir.clone(),
+        ..Container::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn containers_of_all_kinds_are_found_by_name_in_their_order() {
+        let pod: Pod = serde_json::from_value(json!({"spec": {
+            "initContainers": [{"name": "first"}, {"name": "proxy", "restartPolicy": "Always"}],
+            "containers": [{"name": "app", "image": "a"}],
+            "ephemeralContainers": [{"name": "debug", "image": "d", "args": ["x"], "targetContainerName": "app"}],
+        }}))
+        .unwrap();
+        let expected =
+            [(Role::Init, "first"), (Role::Sidecar, "proxy"), (Role::App, "app"), (Role::Ephemeral, "debug")];
+        assert_eq!(pod.roles(), expected);
+        let image = |name: &str| pod.container(name).and_then(|container| container.image.clone());
+        assert_eq!([image("app"), image("debug"), image("none")], [Some("a".into()), Some("d".into()), None]);
+        assert_eq!(pod.container("debug").unwrap().args, Some(vec!["x".to_owned()]));
+        let paths = ["proxy", "app", "debug"].map(|name| pod.field_path(name));
+        assert_eq!(
+            paths,
+            ["spec.initContainers{proxy}", "spec.containers{app}", "spec.ephemeralContainers{debug}"]
+        );
     }
 }

@@ -21,6 +21,7 @@ mod join;
 mod killed;
 mod logs;
 mod manifests;
+mod order;
 mod outage;
 mod programs;
 mod refusals;

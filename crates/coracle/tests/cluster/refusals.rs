@@ -159,12 +159,9 @@ async fn fields_that_are_not_supported_yet_are_named() {
         container[field] = value;
         manifests::of("Never", &container)
     };
-    let mut init = manifests::once(&image, &[]);
-    init["initContainers"] = json!([{"name": "init", "image": image}]);
     let cases = [
         ("probe", container("livenessProbe", json!({"exec": {"command": ["true"]}})), "livenessProbe"),
         ("hook", container("lifecycle", json!({"preStop": {"exec": {"command": ["true"]}}})), "lifecycle"),
-        ("init", init, "initContainers"),
     ];
     for (name, spec, _) in &cases {
         scene.run(name, spec.clone()).await.unwrap();

@@ -18,6 +18,9 @@ use super::{Facts, NodeSettings};
 /// As many images as the kubelet lists: the scheduler reads them, and the object must stay small.
 const MAX_IMAGES: usize = 50;
 
+/// What pods may ask for that not every node does, sorted: the scheduler looks for it (KEP-5328).
+const FEATURES: [&str; 1] = ["RestartAllContainersOnContainerExits"];
+
 /// By this annotation the control plane attaches volumes, not the node.
 const ATTACH: (&str, &str) = ("volumes.kubernetes.io/controller-managed-attach-detach", "true");
 
@@ -72,6 +75,7 @@ pub fn desired_status(
         node_info: Some(node_info(settings, facts)),
         images: Some(images(&seen.images)),
         runtime_handlers: Some(runtime_handlers(&settings.runtime)),
+        declared_features: Some(FEATURES.map(ToOwned::to_owned).into()),
         ..NodeStatus::default()
     }
 }

@@ -44,6 +44,7 @@ fn a_new_node_says_what_it_is() {
     assert_eq!(status["nodeInfo"]["containerRuntimeVersion"], "wasmtime://48.0.0");
     assert_eq!(status["nodeInfo"]["kubeletVersion"], "v1.36.0+coracle.0.1.0");
     assert_eq!(status["runtimeHandlers"], json!([{ "name": "" }, { "name": "wasmtime" }]));
+    assert_eq!(status["declaredFeatures"], json!(["RestartAllContainersOnContainerExits"]));
     assert_eq!(status["conditions"][3]["type"], "Ready");
     assert_eq!(status["conditions"][3]["status"], "False");
 }

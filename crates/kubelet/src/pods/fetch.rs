@@ -24,7 +24,7 @@ pub(super) async fn fetch(
             "the pod does not declare it".to_owned(),
         );
     };
-    let (image, pull) = match find_or_pull(context, pod, declared, events).await {
+    let (image, pull) = match find_or_pull(context, pod, &declared, events).await {
         Ok(found) => found,
         Err(Unavailable { reason, message }) => return failed(container, reason, message),
     };

@@ -1,5 +1,5 @@
 use coracle_lifecycle::PodUid;
-use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodStatus};
 use serde_json::{Value, json};
 
 /// The conditions that only the node writes: one that it does not state any more is gone.
@@ -84,10 +84,17 @@ fn lacks_condition(ours: &PodStatus, theirs: &PodStatus) -> bool {
 }
 
 fn lacks_container(ours: &PodStatus, theirs: &PodStatus) -> bool {
-    ours.container_statuses.iter().flatten().any(|ours| {
-        let theirs = theirs.container_statuses.iter().flatten().find(|status| status.name == ours.name);
+    containers(ours).any(|ours| {
+        let theirs = containers(theirs).find(|status| status.name == ours.name);
         theirs.is_none_or(|theirs| (theirs.restart_count, &theirs.state) != (ours.restart_count, &ours.state))
     })
+}
+
+/// The statuses of containers of all kinds.
+fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
+    let lists =
+        [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
+    lists.into_iter().flatten().flatten()
 }
 
 #[cfg(test)]

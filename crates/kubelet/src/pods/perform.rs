@@ -2,14 +2,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_lifecycle::reasons::Waiting;
-use coracle_lifecycle::{Action, Event, ImageState};
+use coracle_lifecycle::{Action, ContainerId, Event, ImageState};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::task::AbortHandle;
 use tracing::warn;
 
 use super::fetch::fetch;
 use super::start::{Run, start};
-use super::worker::{Message, Worker};
+use super::worker::{Message, Work, Worker};
 use super::{Context, disk, volumes};
 
 impl Worker {
@@ -19,23 +19,27 @@ impl Worker {
         match action {
             Action::Mount => self.mount(pod),
             Action::Refresh => self.refresh(pod),
+            Action::AbandonMount => self.give_up(&Work::Mount),
             Action::Fetch { container } => self.fetch(pod, container),
-            Action::Abandon { container } => {
-                if let Some(fetch) = self.fetches.remove(&container) {
-                    fetch.abort();
-                }
-            }
+            Action::Abandon { container } => self.give_up(&Work::Fetch(container)),
             Action::Start { container, attempt } if is_saved => self.start(pod, container, attempt),
             Action::Start { container, .. } => self.happen(Event::StartFailed {
                 container,
                 reason: Waiting::CreateContainerError,
                 message: "cannot write the pod's checkpoint: see the node's log".to_owned(),
             }),
+            Action::GiveUp { container, attempt } => self.give_up_start(container, attempt),
             Action::Stop { container, grace } => self.stop(&container, grace),
             Action::Unmount => self.unmount(),
             Action::Delete => self.delete(),
             Action::Forget => self.forgotten = true,
-            Action::Expire => {}
+            // Decisions, with which nothing begins yet; and what no pod that is accepted has.
+            Action::Expire
+            | Action::End { .. }
+            | Action::Reset
+            | Action::RunHook { .. }
+            | Action::Probe { .. }
+            | Action::StopProbing { .. } => {}
         }
     }
 
@@ -52,12 +56,13 @@ impl Worker {
 
     fn mount(&mut self, pod: Arc<Pod>) {
         self.keep_supplied();
-        self.spawn(|context| async move {
+        let task = self.spawn(|context| async move {
             match volumes::mount(&context, &pod).await {
                 Ok(()) => Event::Mounted,
                 Err(error) => Event::MountFailed { message: error.to_string() },
             }
         });
+        self.works.insert(Work::Mount, task);
     }
 
     fn refresh(&mut self, pod: Arc<Pod>) {
@@ -81,7 +86,7 @@ impl Worker {
     fn fetch(&mut self, pod: Arc<Pod>, container: String) {
         let (outbox, name) = (self.outbox.clone(), container.clone());
         let handle = self.spawn(|context| async move { fetch(&context, &pod, &name, &outbox).await });
-        self.fetches.insert(container, handle);
+        self.works.insert(Work::Fetch(container), handle);
     }
 
     fn start(&mut self, pod: Arc<Pod>, container: String, attempt: u32) {
@@ -91,11 +96,21 @@ impl Worker {
         });
         let Some(image) = image else { return };
         let (context, outbox) = (Arc::clone(&self.context), self.outbox.clone());
+        let work = Work::Start(container.clone());
         let run = Run { container, attempt, image };
-        self.tasks.spawn(async move { start(&context, &pod, run, outbox).await });
+        let task = self.tasks.spawn(async move { start(&context, &pod, run, outbox).await });
+        self.works.insert(work, task);
     }
 
-    fn stop(&self, container: &str, grace: Duration) {
+    /// The runtime may have begun the run and not said so yet: what it has of it goes.
+    fn give_up_start(&mut self, container: String, attempt: u32) {
+        let id = ContainerId::of(&self.identity.uid, &container, attempt);
+        self.give_up(&Work::Start(container));
+        self.context.provider.remove(&id);
+    }
+
+    fn stop(&mut self, container: &str, grace: Duration) {
+        self.give_up(&Work::Hook(container.to_owned()));
         if let Some(handle) = self.handles.get(container) {
             handle.stop(grace);
         }

@@ -74,7 +74,7 @@ pub(super) async fn watch_end(
 
 async fn try_start(context: &Context, pod: &Pod, run: Run) -> Result<Arc<dyn Container>, Failure> {
     let declared = pod.container(&run.container).ok_or_else(|| Failure::Undeclared(run.container.clone()))?;
-    let spec = spec::resolve(context, pod, declared, run.attempt, run.image).await?;
+    let spec = spec::resolve(context, pod, &declared, run.attempt, run.image).await?;
     make_directories(context, &spec, run.attempt).await?;
     context.images.root_file_system(&spec.image, &spec.root).await?;
     Ok(context.provider.start(spec).await?)

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_lifecycle::{
-    Admission, Checkpoint, Container, ContainerId, Event, Known, Observed, PodIdentity, PodUid, Wish, apply,
-    checkpoint, is_final, notices, plan, status,
+    Admission, Checkpoint, Container, ContainerId, Event, Known, Observed, PodIdentity, PodUid, ProbeKind,
+    Wish, apply, checkpoint, is_final, notices, plan, status,
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::PodStatus;
@@ -40,6 +40,16 @@ pub(crate) enum Message {
 /// What a worker tells the dispatcher: nothing of this pod runs or will run, so what it was promised is free.
 pub(crate) struct Settled(pub(crate) PodUid);
 
+/// Work of a worker's own that can be given up, by what it is for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Work {
+    Mount,
+    Fetch(String),
+    Start(String),
+    Hook(String),
+    Probe(String, ProbeKind),
+}
+
 /// One pod's task: the only owner of what is known of the pod.
 pub(crate) struct Worker {
     pub(super) context: Arc<Context>,
@@ -49,7 +59,7 @@ pub(crate) struct Worker {
     pub(super) outbox: mpsc::UnboundedSender<Message>,
     reports: mpsc::UnboundedSender<Settled>,
     pub(super) handles: HashMap<String, Arc<dyn Container>>,
-    pub(super) fetches: HashMap<String, AbortHandle>,
+    pub(super) works: HashMap<Work, AbortHandle>,
     ended: Vec<ContainerId>,
     pub(super) keeper: Option<AbortHandle>,
     pub(super) refresher: Option<AbortHandle>,
@@ -88,7 +98,7 @@ impl Worker {
             outbox: outbox.clone(),
             reports,
             handles: HashMap::new(),
-            fetches: HashMap::new(),
+            works: HashMap::new(),
             ended: Vec::new(),
             keeper: None,
             refresher: None,
@@ -192,10 +202,12 @@ impl Worker {
     pub(super) fn happen(&mut self, event: Event) {
         match &event {
             Event::Fetched { container, .. } | Event::FetchFailed { container, .. } => {
-                self.fetches.remove(container);
+                self.works.remove(&Work::Fetch(container.clone()));
             }
             Event::Exited { container, attempt, .. } => {
                 self.handles.remove(container);
+                self.works.remove(&Work::Start(container.clone()));
+                self.leave_alone(container);
                 self.ended.push(ContainerId::of(&self.identity.uid, container, *attempt));
             }
             _ => {}
@@ -204,6 +216,21 @@ impl Worker {
         apply(&mut self.observed, event, clock::now());
         for notice in notices(&self.observed, &told) {
             self.context.recorder.pod(&self.observed.pod, notice);
+        }
+    }
+
+    /// Gives up work that is under way; no event of it follows.
+    pub(super) fn give_up(&mut self, work: &Work) {
+        if let Some(task) = self.works.remove(work) {
+            task.abort();
+        }
+    }
+
+    /// Gives up all hooks and probes of a container.
+    fn leave_alone(&mut self, container: &str) {
+        self.give_up(&Work::Hook(container.to_owned()));
+        for kind in ProbeKind::ALL {
+            self.give_up(&Work::Probe(container.to_owned(), kind));
         }
     }
 

@@ -37,7 +37,7 @@ fn resolve(container: Value) -> Result<Vec<(String, String)>, EnvironmentError> 
     });
     let pod: Pod = serde_json::from_value(pod).unwrap();
     let facts = Facts { pod: &pod, addresses: &[], host_addresses: &[], allocatable: None };
-    variables(&facts, pod.container("app").unwrap(), &given()).map(Into::into)
+    variables(&facts, &pod.container("app").unwrap(), &given()).map(Into::into)
 }
 
 #[track_caller]

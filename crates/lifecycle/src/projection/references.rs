@@ -96,7 +96,8 @@ pub fn shows_change(before: &Pod, after: &Pod) -> bool {
 pub(super) fn has_owner(pod: &Pod) -> bool {
     let context = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
     let user = context.and_then(|context| context.run_as_user);
-    let mut users = pod.containers().iter().map(|container| {
+    let initial = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+    let mut users = initial.chain(pod.containers()).map(|container| {
         container.security_context.as_ref().and_then(|context| context.run_as_user).or(user)
     });
     let first = users.next().flatten();

@@ -2,7 +2,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
 
 use crate::status::{Phase, time};
-use crate::{Admission, Cause, ContainerState, Observed, RestartPolicy, Volumes, Wish};
+use crate::{Admission, Cause, ContainerRecord, ContainerState, Observed, Role, Volumes, Wish};
 
 /// What a condition says, without its times.
 struct Statement {
@@ -23,9 +23,10 @@ pub(super) fn of(observed: &Observed, phase: Phase, before: &PodStatus, now: Tim
     if !matches!(observed.admission, Admission::Refused { .. }) {
         statements.extend(disruption_target(observed, phase));
         statements.push(Statement::plain("PodReadyToStartContainers", is_ready_to_start(observed)));
-        statements.push(initialized(observed, phase));
+        statements.push(initialized(observed, phase, before));
         statements.push(ready(observed, phase));
         statements.push(containers_ready("ContainersReady", observed, phase));
+        statements.extend(all_restarting(observed, phase));
     }
     statements.into_iter().map(|statement| condition(statement, observed, before, now)).collect()
 }
@@ -51,15 +52,20 @@ fn is_ready_to_start(observed: &Observed) -> bool {
     observed.volumes == Volumes::Mounted && !observed.is_terminal()
 }
 
-/// Without init containers a pod is initialized from the start; with some it never is, as they are not run yet.
-fn initialized(observed: &Observed, phase: Phase) -> Statement {
-    let spec = observed.pod.spec.as_ref();
-    let incomplete: Vec<&str> = spec
-        .into_iter()
-        .flat_map(|spec| spec.init_containers.iter().flatten())
-        .map(|container| container.name.as_str())
-        .collect();
-    if !incomplete.is_empty() {
+/// Without init containers a pod is initialized from the start; with some, when each is done, or started if it is a
+/// sidecar. Once initialized it stays so.
+fn initialized(observed: &Observed, phase: Phase, before: &PodStatus) -> Statement {
+    let is_incomplete = |container: &&ContainerRecord| match container.role {
+        Role::Init => !container.has_succeeded(),
+        Role::Sidecar => !container.is_started(),
+        Role::App | Role::Ephemeral => false,
+    };
+    let mut conditions = before.conditions.iter().flatten();
+    let was = conditions.any(|condition| condition.type_ == "Initialized" && condition.status == "True");
+    let incomplete: Vec<&str> =
+        observed.containers.iter().filter(is_incomplete).map(|container| container.name.as_str()).collect();
+    let is_initialized = was || observed.of_role(Role::App).any(ContainerRecord::has_run);
+    if phase != Phase::Succeeded && !incomplete.is_empty() && !is_initialized {
         return Statement {
             kind: "Initialized",
             holds: false,
@@ -69,6 +75,27 @@ fn initialized(observed: &Observed, phase: Phase) -> Statement {
     }
     let reason = (phase == Phase::Succeeded).then_some("PodCompleted");
     Statement { reason, ..Statement::plain("Initialized", true) }
+}
+
+/// Said of pods whose rules can make all containers begin anew, and of no others.
+fn all_restarting(observed: &Observed, phase: Phase) -> Option<Statement> {
+    let spec = observed.pod.spec.as_ref()?;
+    let mut containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+    let can = containers.any(|container| {
+        container.restart_policy_rules.iter().flatten().any(|rule| rule.action == "RestartAllContainers")
+    });
+    let plain = Statement::plain("AllContainersRestarting", false);
+    can.then(|| match phase {
+        Phase::Succeeded => Statement { reason: Some("PodCompleted"), ..plain },
+        Phase::Failed => Statement { reason: Some("PodFailed"), ..plain },
+        _ if observed.restarts_all() => Statement {
+            holds: true,
+            reason: Some("RestartAllContainersStarted"),
+            message: Some("container exited with restart policy rule".to_owned()),
+            ..plain
+        },
+        _ => plain,
+    })
 }
 
 fn ready(observed: &Observed, phase: Phase) -> Statement {
@@ -109,7 +136,7 @@ fn containers_ready(kind: &'static str, observed: &Observed, phase: Phase) -> St
     let unready: Vec<&str> = observed
         .containers
         .iter()
-        .filter(|container| !super::containers::is_ready(container))
+        .filter(|container| matches!(container.role, Role::Sidecar | Role::App) && !container.is_ready())
         .map(|container| container.name.as_str())
         .collect();
     if unready.is_empty() {
@@ -135,11 +162,14 @@ fn disruption_target(observed: &Observed, phase: Phase) -> Option<Statement> {
     if let Some(message) = evicted.and_then(|eviction| eviction.disruption.clone()) {
         return Some(disruption(message));
     }
-    let interrupted = observed.containers.iter().any(
-        |container| matches!(&container.state, ContainerState::Terminated(exit) if exit.cause == Cause::Lost),
-    );
+    let is_interrupted = |container: &ContainerRecord| match &container.state {
+        ContainerState::Terminated(exit) => exit.cause == Cause::Lost && !observed.restarts(container, exit),
+        _ => false,
+    };
+    let mut decisive =
+        observed.containers.iter().filter(|container| matches!(container.role, Role::Init | Role::App));
     let is_deleted = observed.removed || observed.pod.is_deleted();
-    let final_loss = interrupted && phase == Phase::Failed && !is_deleted;
-    (final_loss && observed.eviction.is_none() && observed.pod.restart_policy() == RestartPolicy::Never)
+    let is_final_loss = phase == Phase::Failed && !is_deleted && observed.eviction.is_none();
+    (is_final_loss && decisive.any(is_interrupted))
         .then(|| disruption("The node agent ended while the pod was running".to_owned()))
 }

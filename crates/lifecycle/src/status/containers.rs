@@ -6,40 +6,40 @@ use k8s_openapi::api::core::v1::{
 
 use crate::reasons::{self, Waiting};
 use crate::status::time;
-use crate::{Cause, ContainerId, ContainerRecord, ContainerState, Exit, Observed, RanImage, Wish};
+use crate::{Cause, ContainerId, ContainerRecord, ContainerState, Exit, Observed, RanImage, Role, Wish};
 
 /// The most bytes that all termination messages of a pod may have.
 const MESSAGES: usize = 12 * 1024;
 /// The most bytes that one of them may have.
 const MESSAGE: usize = 4 * 1024;
 
-/// The statuses of all containers, sorted by name as the kubelet does.
-pub(super) fn of(observed: &Observed) -> Vec<ContainerStatus> {
+/// The statuses of the containers of these kinds: init containers in the order of the spec, others sorted by name, as
+/// the kubelet does.
+pub(super) fn of(observed: &Observed, roles: &[Role]) -> Vec<ContainerStatus> {
+    let listed = observed.containers.iter().filter(|container| roles.contains(&container.role));
     let mut statuses: Vec<ContainerStatus> =
-        observed.containers.iter().map(|container| container_status(observed, container)).collect();
-    statuses.sort_by(|a, b| a.name.cmp(&b.name));
+        listed.map(|container| container_status(observed, container)).collect();
+    if !roles.contains(&Role::Init) {
+        statuses.sort_by(|a, b| a.name.cmp(&b.name));
+    }
     statuses
-}
-
-/// A container without a readiness probe is ready while it runs.
-pub(super) fn is_ready(container: &ContainerRecord) -> bool {
-    matches!(container.state, ContainerState::Running { .. } | ContainerState::Stopping { .. })
 }
 
 fn container_status(observed: &Observed, container: &ContainerRecord) -> ContainerStatus {
     let declared = observed.pod.container(&container.name);
+    let declared = declared.as_deref();
     let (state, last) = states(observed, container);
-    let ran = container.ran.as_ref().filter(|_| has_run(container));
+    let ran = container.ran.as_ref().filter(|_| container.has_run());
     ContainerStatus {
         name: container.name.clone(),
         state: Some(state),
         last_state: last,
-        ready: is_ready(container),
-        started: Some(is_ready(container)),
+        ready: container.is_ready(),
+        started: Some(container.is_started()),
         restart_count: i32::try_from(container.restart_count()).unwrap_or(i32::MAX),
         image: image(ran, declared),
         image_id: ran.map(|image| image.repo_digest.clone()).unwrap_or_default(),
-        container_id: has_run(container).then(|| id(observed, container, container.restart_count())),
+        container_id: container.has_run().then(|| id(observed, container, container.restart_count())),
         volume_mounts: declared.and_then(volume_mounts),
         resources: declared.and_then(|declared| declared.resources.clone()),
         allocated_resources: declared
@@ -65,10 +65,6 @@ fn volume_mounts(declared: &Container) -> Option<Vec<VolumeMountStatus>> {
     Some(mounts.iter().map(status).collect())
 }
 
-fn has_run(container: &ContainerRecord) -> bool {
-    container.last.is_some() || !matches!(container.state, ContainerState::Waiting | ContainerState::Starting)
-}
-
 fn id(observed: &Observed, container: &ContainerRecord, attempt: u32) -> String {
     let id = ContainerId::of(&observed.uid(), &container.name, attempt);
     format!("{}://{id}", observed.host.runtime)
@@ -81,6 +77,10 @@ fn states(observed: &Observed, container: &ContainerRecord) -> (ApiState, Option
         container.last.as_ref().map(|exit| terminated(observed, container, attempt.saturating_sub(1), exit))
     };
     match &container.state {
+        // As if its start was still under way: https://kubernetes.io/docs/concepts/containers/container-lifecycle-hooks/
+        ContainerState::Running { .. } if container.course.owes_hook && container.course.ending.is_none() => {
+            (waiting(observed, container), last())
+        }
         ContainerState::Running { started_at } | ContainerState::Stopping { started_at, .. } => {
             (running(*started_at), last())
         }
@@ -92,7 +92,7 @@ fn states(observed: &Observed, container: &ContainerRecord) -> (ApiState, Option
             }
         }
         ContainerState::Waiting | ContainerState::Starting if observed.is_terminal() => {
-            (container.last.as_ref().map_or_else(never_ran, |_| last().unwrap_or_default()), None)
+            (last().unwrap_or_else(|| never_ran(observed, container)), None)
         }
         ContainerState::Waiting | ContainerState::Starting => (waiting(observed, container), last()),
     }
@@ -100,10 +100,11 @@ fn states(observed: &Observed, container: &ContainerRecord) -> (ApiState, Option
 
 /// What a container that ended waits for before it starts again; `None` while it does not wait.
 fn awaited(observed: &Observed, container: &ContainerRecord, exit: &Exit) -> Option<ApiState> {
-    if observed.is_ending() || !observed.restarts(exit) {
+    if observed.is_ending() || observed.is_complete() || !observed.restarts(container, exit) {
         return None;
     }
-    if container.failure.is_some() {
+    // The API server lets no container of a pod with the policy `Never` begin again that it has seen ended.
+    if container.failure.is_some() || container.renewed {
         return Some(waiting(observed, container));
     }
     let delay = container.restart_at(exit).duration_since(exit.finished_at);
@@ -130,21 +131,26 @@ fn go_duration(seconds: i64) -> String {
 }
 
 fn waiting(observed: &Observed, container: &ContainerRecord) -> ApiState {
-    if let Some(message) = observed.unsupported() {
+    if let Some(message) = observed.unsupported_in(container) {
         return waits(Waiting::CreateContainerConfigError, Some(message));
     }
     match &container.failure {
         Some(failure) if failure.waits() => {
-            let image =
-                observed.pod.container(&container.name).and_then(|declared| declared.image.as_deref());
-            let image = image.unwrap_or_default();
+            let declared = observed.pod.container(&container.name);
+            let image = declared.as_ref().and_then(|declared| declared.image.as_deref()).unwrap_or_default();
             let (reason, message) = (failure.reason.as_str(), &failure.message);
             let message = format!("Back-off pulling image {image:?}: {reason}: {message}");
             waits(Waiting::ImagePullBackOff, Some(message))
         }
         Some(failure) => waits(failure.reason, Some(failure.message.clone())),
-        None => waits(Waiting::ContainerCreating, None),
+        None => waits(beginning(observed), None),
     }
+}
+
+/// What a container waits for that is not held up by anything.
+fn beginning(observed: &Observed) -> Waiting {
+    let has_init = observed.containers.iter().any(|other| matches!(other.role, Role::Init | Role::Sidecar));
+    if has_init { Waiting::PodInitializing } else { Waiting::ContainerCreating }
 }
 
 fn waits(reason: Waiting, message: Option<String>) -> ApiState {
@@ -172,8 +178,11 @@ fn terminated(observed: &Observed, container: &ContainerRecord, attempt: u32, ex
     ApiState { terminated: Some(terminated), ..ApiState::default() }
 }
 
-/// A container of an ended pod that never ran.
-fn never_ran() -> ApiState {
+/// A container of an ended pod that never ran: it counts as failed, but for those whose turn had not come.
+fn never_ran(observed: &Observed, container: &ContainerRecord) -> ApiState {
+    if !had_its_turn(observed, container) {
+        return waits(beginning(observed), None);
+    }
     let terminated = ContainerStateTerminated {
         exit_code: Cause::Lost.exit_code(),
         reason: Some(reasons::CONTAINER_STATUS_UNKNOWN.to_owned()),
@@ -181,6 +190,28 @@ fn never_ran() -> ApiState {
         ..ContainerStateTerminated::default()
     };
     ApiState { terminated: Some(terminated), ..ApiState::default() }
+}
+
+/// The first container of a pod always has its turn; another one when it or one behind it has run, or when all init
+/// containers have done their work.
+fn had_its_turn(observed: &Observed, container: &ContainerRecord) -> bool {
+    let position = observed.containers.iter().position(|other| other.name == container.name).unwrap_or(0);
+    match container.role {
+        Role::Init | Role::Sidecar => {
+            position == 0
+                || observed.containers[position..]
+                    .iter()
+                    .any(|other| other.has_run() && other.role != Role::Ephemeral)
+        }
+        Role::App | Role::Ephemeral => {
+            let init = || {
+                observed.containers.iter().filter(|other| matches!(other.role, Role::Init | Role::Sidecar))
+            };
+            init().count() == 0
+                || observed.of_role(Role::App).any(ContainerRecord::has_run)
+                || init().next_back().is_some_and(ContainerRecord::has_succeeded)
+        }
+    }
 }
 
 /// The text, cut at the last whole character within so many bytes.

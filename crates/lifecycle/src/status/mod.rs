@@ -8,7 +8,7 @@ use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
 use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::{Admission, ContainerRecord, ContainerState, Observed, Volumes, Wish, qos};
+use crate::{Admission, ContainerRecord, ContainerState, Observed, Role, Volumes, Wish, qos};
 
 pub use phase::Phase;
 
@@ -74,8 +74,21 @@ fn computed(observed: &Observed, phase: Phase, before: &PodStatus, now: Timestam
         start_time: observed.started_at.map(time).or_else(|| before.start_time.clone()),
         observed_generation: observed.pod.metadata.generation,
         conditions: Some(conditions::of(observed, phase, before, now)),
-        container_statuses: refusal.is_none().then(|| containers::of(observed)),
-        ..addresses(observed, before)
+        ..with_containers(observed, addresses(observed, before))
+    }
+}
+
+/// A pod that was refused has no containers.
+fn with_containers(observed: &Observed, status: PodStatus) -> PodStatus {
+    if matches!(observed.admission, Admission::Refused { .. }) {
+        return status;
+    }
+    let listed = |roles: &[Role]| Some(containers::of(observed, roles)).filter(|list| !list.is_empty());
+    PodStatus {
+        init_container_statuses: listed(&[Role::Init, Role::Sidecar]),
+        container_statuses: Some(containers::of(observed, &[Role::App])),
+        ephemeral_container_statuses: listed(&[Role::Ephemeral]),
+        ..status
     }
 }
 

@@ -1,4 +1,4 @@
-use crate::{Cause, ContainerState, Observed};
+use crate::{ContainerRecord, Observed, Role};
 
 /// The phase of a pod.
 ///
@@ -42,16 +42,15 @@ pub(super) fn of(observed: &Observed) -> Phase {
             Phase::Failed
         };
     }
-    let has_all_run = observed.containers.iter().all(|container| match container.state {
-        ContainerState::Waiting | ContainerState::Starting => container.last.is_some(),
-        _ => true,
-    });
-    if has_all_run { Phase::Running } else { Phase::Pending }
+    // Init containers and sidecars come first: when the app containers have run, so have they.
+    let has_run = observed.of_role(Role::App).all(ContainerRecord::has_run);
+    if has_run { Phase::Running } else { Phase::Pending }
 }
 
+/// Sidecars and what was added to look into the pod decide nothing.
 fn has_succeeded(observed: &Observed) -> bool {
-    observed.containers.iter().all(|container| match &container.state {
-        ContainerState::Terminated(exit) => exit.cause == Cause::Exited(0),
-        _ => false,
-    }) && !observed.containers.is_empty()
+    let mut decisive = observed.of_role(Role::App).peekable();
+    decisive.peek().is_some()
+        && decisive.all(ContainerRecord::has_succeeded)
+        && !observed.has_failed_to_begin()
 }

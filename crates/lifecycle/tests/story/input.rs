@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use coracle_lifecycle::reasons::Waiting;
 use coracle_lifecycle::{
-    Admission, Cause, Digest, Event, Eviction, Exit, ImageContent, ImageKind, ImageModule, LocalImage,
-    Observed, PullTime, Wish,
+    Admission, Cause, Digest, Event, Eviction, Exit, Hook, ImageContent, ImageKind, ImageModule, LocalImage,
+    Observed, ProbeKind, ProbeTrouble, PullTime, Wish,
 };
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{EphemeralContainer, Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -90,6 +90,35 @@ pub(super) enum Happening {
     /// The machine goes down, and gives so many seconds.
     MachineStops {
         grace: u64,
+    },
+    HookEnded {
+        container: String,
+        hook: String,
+        #[serde(default)]
+        attempt: u32,
+        succeeded: bool,
+    },
+    Probed {
+        container: String,
+        kind: String,
+        #[serde(default)]
+        attempt: u32,
+        healthy: bool,
+    },
+    ProbeFailed {
+        container: String,
+        kind: String,
+        message: String,
+    },
+    /// Somebody adds an ephemeral container.
+    Debug {
+        container: String,
+        image: String,
+    },
+    /// Somebody sets a condition of the pod.
+    Condition {
+        kind: String,
+        status: String,
     },
     Delete {
         grace: i64,
@@ -184,6 +213,15 @@ impl Happening {
             }
             Self::Preempted {} => Event::Evicted(Eviction::preempted()),
             Self::MachineStops { grace } => Event::Evicted(Eviction::shutdown(Duration::from_secs(grace))),
+            Self::HookEnded { container, hook, attempt, succeeded } => {
+                Event::HookEnded { container, attempt, hook: self::hook(&hook), succeeded }
+            }
+            Self::Probed { container, kind, attempt, healthy } => {
+                Event::Probed { container, attempt, kind: probe(&kind), healthy }
+            }
+            Self::ProbeFailed { container, kind, message } => {
+                Event::ProbeTold { container, kind: probe(&kind), trouble: ProbeTrouble::Failed(message) }
+            }
             Self::Removed {} => Event::Removed,
             Self::ShutDown {} => Event::ShutDown,
             Self::Unmounted {} => Event::Unmounted,
@@ -196,6 +234,8 @@ impl Happening {
             }
             Self::Delete { .. }
             | Self::Deadline { .. }
+            | Self::Debug { .. }
+            | Self::Condition { .. }
             | Self::Image { .. }
             | Self::SetPhase { .. }
             | Self::Echo {}
@@ -216,9 +256,20 @@ impl Happening {
                 pod.spec.as_mut().unwrap().active_deadline_seconds = Some(seconds);
             }
             Self::Image { container, image } => {
-                let containers = &mut pod.spec.as_mut().unwrap().containers;
-                containers.iter_mut().find(|declared| declared.name == container).unwrap().image =
-                    Some(image);
+                let spec = pod.spec.as_mut().unwrap();
+                let mut containers =
+                    spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten());
+                containers.find(|declared| declared.name == container).unwrap().image = Some(image);
+            }
+            Self::Debug { container, image } => {
+                let added = EphemeralContainer { name: container, image: Some(image), ..Default::default() };
+                pod.spec.as_mut().unwrap().ephemeral_containers.get_or_insert_default().push(added);
+            }
+            Self::Condition { kind, status } => {
+                let condition = PodCondition { type_: kind, status, ..PodCondition::default() };
+                let mut status = shown.clone();
+                status.conditions.get_or_insert_default().push(condition);
+                pod.status = Some(status);
             }
             Self::SetPhase { phase, reason } => {
                 let (phase, reason) = (Some(phase), Some(reason));
@@ -262,6 +313,19 @@ fn waiting(reason: &str) -> Waiting {
         Waiting::ErrImagePull,
     ];
     all.into_iter().find(|waiting| waiting.as_str() == reason).unwrap_or_else(|| panic!("no reason {reason}"))
+}
+
+fn hook(word: &str) -> Hook {
+    match word {
+        "postStart" => Hook::PostStart,
+        "preStop" => Hook::PreStop,
+        _ => panic!("no hook {word}"),
+    }
+}
+
+fn probe(word: &str) -> ProbeKind {
+    let found = ProbeKind::ALL.into_iter().find(|kind| kind.as_str().eq_ignore_ascii_case(word));
+    found.unwrap_or_else(|| panic!("no probe {word}"))
 }
 
 fn cause(word: &str, code: i32) -> Cause {

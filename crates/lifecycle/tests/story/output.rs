@@ -30,8 +30,12 @@ impl fmt::Display for Turn {
 fn show(formatter: &mut fmt::Formatter<'_>, status: &PodStatus) -> fmt::Result {
     writeln!(formatter, "  phase: {}", phase(status))?;
     list(formatter, "conditions", &conditions(status))?;
-    let containers: Vec<String> = status.container_statuses.iter().flatten().map(container).collect();
-    list(formatter, "containers", &containers)
+    let lines = |statuses: &Option<Vec<ContainerStatus>>| -> Vec<String> {
+        statuses.iter().flatten().map(container).collect()
+    };
+    list(formatter, "init", &lines(&status.init_container_statuses))?;
+    list(formatter, "containers", &lines(&status.container_statuses))?;
+    list(formatter, "ephemeral", &lines(&status.ephemeral_container_statuses))
 }
 
 fn list(formatter: &mut fmt::Formatter<'_>, name: &str, lines: &[String]) -> fmt::Result {
@@ -50,6 +54,11 @@ pub(super) fn action(action: &Action) -> String {
         Action::Fetch { container } => format!("Fetch {container}"),
         Action::Abandon { container } => format!("Abandon {container}"),
         Action::Start { container, attempt } => format!("Start {container} {attempt}"),
+        Action::GiveUp { container, attempt } => format!("GiveUp {container} {attempt}"),
+        Action::RunHook { container, hook, .. } => format!("{hook:?} {container}"),
+        Action::Probe { container, kind, .. } => format!("Probe {container} {kind:?}"),
+        Action::StopProbing { container, kind } => format!("StopProbing {container} {kind:?}"),
+        Action::End { container, why, grace } => format!("End {container} within {grace:?}: {why:?}"),
         Action::Stop { container, grace } => format!("Stop {container} within {grace:?}"),
         plain => format!("{plain:?}"),
     }

@@ -1,4 +1,4 @@
-use coracle_lifecycle::{Action, Event, Plan, apply, is_final, plan, status};
+use coracle_lifecycle::{Action, Event, Plan, Role, apply, is_final, plan, status};
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::PodStatus;
 
@@ -24,8 +24,13 @@ impl World {
     pub(super) fn check_that_all_is_told(&self) {
         let status = self.object.status.clone().unwrap_or_default();
         assert!(is_final(&self.observed, &status), "deleted before the API server shows the end: {status:?}");
+        let lists = [
+            &status.init_container_statuses,
+            &status.container_statuses,
+            &status.ephemeral_container_statuses,
+        ];
         for (container, attempt) in &self.ran {
-            let shown = status.container_statuses.iter().flatten().find(|shown| shown.name == *container);
+            let shown = lists.into_iter().flatten().flatten().find(|shown| shown.name == *container);
             let count = shown.and_then(|shown| u32::try_from(shown.restart_count).ok());
             assert!(count >= Some(*attempt), "run {attempt} of {container} is not told: {status:?}");
         }
@@ -43,6 +48,51 @@ impl World {
         assert!(latest.is_none_or(|latest| attempt == latest + 1), "{run:?} follows {latest:?}");
     }
 
+    pub(super) fn check_that_it_runs(&self, container: &str, attempt: u32) {
+        let runs = self.flights.iter().any(
+            |flight| matches!(flight, super::Flight::Run { container: name, attempt: run, .. } if name == container && *run == attempt),
+        );
+        assert!(runs, "run {attempt} of {container} does not run");
+    }
+
+    /// Before a container begins for the first time, each init container before it has done its work, and each sidecar
+    /// before it has started; once an app container runs, no sidecar holds up the others.
+    pub(super) fn check_order_of_starts(&self, container: &str) {
+        let role = self.observed.container(container).map(|record| record.role);
+        if role == Some(Role::Ephemeral) || self.ran.iter().any(|(name, _)| name == container) {
+            return;
+        }
+        for before in self.observed.containers.iter().take_while(|record| record.name != container) {
+            let name = &before.name;
+            match before.role {
+                Role::Init => assert!(self.succeeded.contains(name), "{container} before {name} is done"),
+                Role::Sidecar => {
+                    let may_begin = before.is_started() || self.observed.is_initialized();
+                    assert!(may_begin, "{container} before {name} has started");
+                }
+                Role::App | Role::Ephemeral => {}
+            }
+        }
+    }
+
+    /// When a pod ends, a sidecar outlives the containers it serves, as long as their grace lasts.
+    pub(super) fn check_order_of_stops(&self, container: &str) {
+        let Some(sidecar) = self.observed.container(container).filter(|record| record.role == Role::Sidecar)
+        else {
+            return;
+        };
+        let is_late = sidecar.course.ending.is_some_and(|ending| ending.deadline <= self.now);
+        if is_late || !self.observed.is_ending() {
+            return;
+        }
+        let after = self.observed.containers.iter().skip_while(|record| record.name != container).skip(1);
+        for other in after.filter(|other| matches!(other.role, Role::Sidecar | Role::App)) {
+            let runs =
+                self.flights.iter().filter_map(super::Flight::run_of).any(|(name, _)| name == other.name);
+            assert!(!runs, "{container} is stopped before {}", other.name);
+        }
+    }
+
     pub(super) fn check(&self, shown: &PodStatus) {
         self.check_phase(shown);
         self.check_counts(shown);
@@ -57,6 +107,10 @@ impl World {
             assert_eq!(shown.phase, self.shown.phase, "a terminal phase was left");
         }
         let runs = self.flights.iter().any(|flight| flight.run_of().is_some());
+        let lost = self.flights.iter().filter_map(super::Flight::of_run).find(|(name, attempt)| {
+            !self.flights.iter().any(|flight| flight.run_of() == Some((*name, *attempt)))
+        });
+        assert_eq!(lost, None, "a hook or probe outlives its run");
         assert!(
             self.foreign_phase || !(is_terminal(shown) && runs),
             "terminal while something runs: {:?}",

@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use coracle_lifecycle::reasons::Waiting;
 use coracle_lifecycle::{
-    Action, Cause, ContainerState, Digest, Event, Exit, ImageContent, ImageKind, ImageModule, LocalImage,
+    Action, Cause, ContainerState, Digest, Event, Exit, Hook, ImageContent, ImageKind, ImageModule,
+    LocalImage, ProbeKind,
 };
 
 use super::World;
@@ -16,7 +17,22 @@ pub(super) enum Flight {
     Delete,
     Fetch(String),
     Start(String, u32),
-    Run { container: String, attempt: u32, stopping: bool },
+    Run {
+        container: String,
+        attempt: u32,
+        stopping: bool,
+    },
+    Hook {
+        container: String,
+        attempt: u32,
+        hook: Hook,
+    },
+    /// It goes on until it is ended.
+    Probe {
+        container: String,
+        attempt: u32,
+        kind: ProbeKind,
+    },
 }
 
 impl Flight {
@@ -24,6 +40,18 @@ impl Flight {
     pub(super) fn run_of(&self) -> Option<(&str, u32)> {
         match self {
             Self::Start(container, attempt) | Self::Run { container, attempt, .. } => {
+                Some((container, *attempt))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Flight {
+    /// The run that a hook or a probe is of.
+    pub(super) fn of_run(&self) -> Option<(&str, u32)> {
+        match self {
+            Self::Hook { container, attempt, .. } | Self::Probe { container, attempt, .. } => {
                 Some((container, *attempt))
             }
             _ => None,
@@ -47,10 +75,19 @@ impl World {
             Action::Fetch { container } => Flight::Fetch(container),
             Action::Start { container, attempt } => {
                 self.check_start(&container, attempt);
+                self.check_order_of_starts(&container);
                 self.starts += 1;
                 Flight::Start(container, attempt)
             }
             Action::Expire => return,
+            Action::RunHook { container, attempt, hook } => {
+                self.check_that_it_runs(&container, attempt);
+                Flight::Hook { container, attempt, hook }
+            }
+            Action::Probe { container, attempt, kind } => {
+                self.check_that_it_runs(&container, attempt);
+                Flight::Probe { container, attempt, kind }
+            }
             other => panic!("{other:?} does not fly"),
         };
         assert!(!self.flights.contains(&flight), "{flight:?} is under way already");
@@ -68,6 +105,16 @@ impl World {
             _ => false,
         });
         assert!(stopped, "{wanted} was stopped and does not run");
+        self.check_order_of_stops(wanted);
+        self.flights
+            .retain(|flight| !matches!(flight, Flight::Hook { container, .. } if container == wanted));
+    }
+
+    /// A start that is given up leaves nothing.
+    pub(super) fn give_up(&mut self, container: &str, attempt: u32) {
+        let flight = Flight::Start(container.to_owned(), attempt);
+        let position = self.flights.iter().position(|under_way| *under_way == flight);
+        self.flights.remove(position.expect("no start to give up"));
     }
 
     /// Ends a flight: well when `how` is even.
@@ -92,6 +139,16 @@ impl World {
             Flight::Fetch(container) => self.fetched(container, how),
             Flight::Start(container, attempt) => self.start_ended(container, attempt, how),
             Flight::Run { container, attempt, stopping } => self.ran_out(container, attempt, stopping, how),
+            Flight::Hook { container, attempt, hook } => {
+                self.happen(Event::HookEnded { container, attempt, hook, succeeded: how % 4 != 1 });
+            }
+            Flight::Probe { container, attempt, kind } => {
+                let is_final = kind == ProbeKind::Startup || kind == ProbeKind::Liveness && how % 4 == 1;
+                if !is_final {
+                    self.flights.push(Flight::Probe { container: container.clone(), attempt, kind });
+                }
+                self.happen(Event::Probed { container, attempt, kind, healthy: how % 4 != 1 });
+            }
         }
     }
 
@@ -139,8 +196,22 @@ impl World {
             0 | 4 if stopping => Cause::Stopped,
             _ => Cause::Exited(0),
         };
+        self.leave_alone(&container);
+        if cause == Cause::Exited(0) {
+            self.succeeded.insert(container.clone());
+        }
         let exit = Exit { cause, message: None, started_at, finished_at: self.now };
         self.happen(Event::Exited { container, attempt, exit });
+    }
+}
+
+impl World {
+    /// With the end of a run its hooks and probes end.
+    fn leave_alone(&mut self, ended: &str) {
+        self.flights.retain(|flight| match flight {
+            Flight::Hook { container, .. } | Flight::Probe { container, .. } => container != ended,
+            _ => true,
+        });
     }
 }
 

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_lifecycle::{
-    Action, Admission, Checkpoint, Event, Eviction, Host, Observed, Wish, apply, checkpoint, is_final, plan,
-    recover, status,
+    Action, Admission, Checkpoint, Event, Eviction, Host, Observed, ProbeKind, Wish, apply, checkpoint,
+    is_final, plan, recover, status,
 };
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{EphemeralContainer, Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use flight::Flight;
 
@@ -25,6 +25,17 @@ pub(crate) enum Policy {
     Always,
     OnFailure,
     Never,
+}
+
+/// The containers of a pod beside its app containers, and what those have.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Extras {
+    /// Init containers, each a sidecar or not.
+    pub(crate) init: [Option<bool>; 3],
+    /// Each app container and sidecar has all hooks and probes.
+    pub(crate) care: bool,
+    /// The first app container has rules of its own.
+    pub(crate) rules: bool,
 }
 
 /// What can come over a pod.
@@ -50,6 +61,8 @@ pub(crate) enum Move {
     /// What the pod refers to changes.
     News,
     ChangeImage(u8),
+    /// Somebody adds an ephemeral container.
+    Debug,
     Delete(i64),
     Remove,
     ShutDown,
@@ -82,11 +95,24 @@ pub(crate) struct World {
     /// Runs that were, or may have been, under way.
     ran: BTreeSet<(String, u32)>,
     graces: BTreeMap<String, Duration>,
+    /// Containers of which a run ended with code 0, since all began anew the last time.
+    succeeded: BTreeSet<String>,
 }
 
 impl World {
-    pub(crate) fn new(policy: Policy, containers: usize, supported: bool) -> Self {
-        let object = pod(policy, containers, supported);
+    pub(crate) fn new(policy: Policy, containers: usize, extras: Extras) -> Self {
+        Self::of(pod(policy, containers, extras))
+    }
+
+    /// A world around a pod that this version of the node cannot run.
+    pub(crate) fn unsupported(policy: Policy) -> Self {
+        let mut pod = pod(policy, 1, Extras::default());
+        let claim = serde_json::from_value(json!([{"name": "gpu"}])).unwrap();
+        pod.spec.as_mut().unwrap().resource_claims = claim;
+        Self::of(pod)
+    }
+
+    fn of(object: Pod) -> Self {
         Self {
             observed: Observed::new(Arc::new(object.clone()), host()),
             now: Timestamp::constant(1_767_225_600, 0),
@@ -102,6 +128,7 @@ impl World {
             starts: 0,
             ran: BTreeSet::new(),
             graces: BTreeMap::new(),
+            succeeded: BTreeSet::new(),
         }
     }
 
@@ -186,6 +213,16 @@ impl World {
             }
             Move::SetDeadline(seconds) => {
                 self.object.spec.as_mut().unwrap().active_deadline_seconds = Some(*seconds);
+            }
+            Move::Debug => {
+                let debuggers =
+                    self.object.spec.as_mut().unwrap().ephemeral_containers.get_or_insert_default();
+                let name = format!("debug{}", debuggers.len());
+                debuggers.push(EphemeralContainer {
+                    name,
+                    image: Some("d:1".to_owned()),
+                    ..Default::default()
+                });
             }
             Move::Relabel => {
                 let labels = self.object.metadata.labels.get_or_insert_default();
@@ -279,6 +316,25 @@ impl World {
                 self.flights.remove(position.expect("nothing to give up"));
             }
             Action::Stop { container, grace } => self.stop(&container, grace),
+            Action::GiveUp { container, attempt } => self.give_up(&container, attempt),
+            Action::AbandonMount => {
+                let position = self.flights.iter().position(|flight| *flight == Flight::Mount);
+                self.flights.remove(position.expect("no mount to give up"));
+            }
+            Action::StopProbing { container, kind } => {
+                let is_it = |flight: &Flight| matches!(flight, Flight::Probe { container: name, kind: of, .. } if *name == container && *of == kind);
+                let position = self.flights.iter().position(is_it);
+                self.flights.remove(position.expect("no probe to end"));
+            }
+            Action::End { .. } => {}
+            Action::Reset => {
+                assert!(
+                    self.flights
+                        .iter()
+                        .all(|flight| flight.run_of().is_none_or(|(name, _)| name.starts_with("debug")))
+                );
+                self.succeeded.clear();
+            }
             action => self.begin(action),
         }
     }
@@ -286,9 +342,11 @@ impl World {
     /// From now on all goes well and no time is lost, until nothing more happens.
     pub(crate) fn be_kind(&mut self) {
         self.go(Move::Judge(true));
-        for _ in 0..200 {
+        for _ in 0..400 {
             self.go(Move::Publish);
-            match (!self.flights.is_empty()).then_some(0) {
+            let lasts =
+                |flight: &Flight| matches!(flight, Flight::Probe { kind, .. } if *kind != ProbeKind::Startup);
+            match self.flights.iter().position(|flight| !lasts(flight)) {
                 Some(which) => self.finish(which, 0),
                 None => self.go(Move::Wake),
             }
@@ -299,17 +357,40 @@ impl World {
     }
 }
 
-fn pod(policy: Policy, containers: usize, supported: bool) -> Pod {
-    let mut pod = json!({
+fn pod(policy: Policy, containers: usize, extras: Extras) -> Pod {
+    let care = json!({
+        "lifecycle": {"postStart": {"sleep": {"seconds": 1}}, "preStop": {"sleep": {"seconds": 1}}},
+        "startupProbe": {"tcpSocket": {"port": 1}},
+        "livenessProbe": {"tcpSocket": {"port": 1}, "terminationGracePeriodSeconds": 7},
+        "readinessProbe": {"tcpSocket": {"port": 1}},
+    });
+    let with_care = |mut container: Value| {
+        if extras.care {
+            container.as_object_mut().unwrap().extend(care.as_object().unwrap().clone());
+        }
+        container
+    };
+    let init = extras.init.iter().flatten().enumerate().map(|(index, is_sidecar)| {
+        let plain = json!({"name": format!("i{index}"), "image": "app:1"});
+        let sidecar = || json!({"name": format!("i{index}"), "image": "app:1", "restartPolicy": "Always"});
+        if *is_sidecar { with_care(sidecar()) } else { plain }
+    });
+    let mut apps: Vec<Value> = (0..containers)
+        .map(|index| with_care(json!({"name": format!("c{index}"), "image": "app:1"})))
+        .collect();
+    if extras.rules {
+        apps[0]["restartPolicy"] = json!("OnFailure");
+        apps[0]["restartPolicyRules"] =
+            json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [1]}}]);
+    }
+    let pod = json!({
         "metadata": {"name": "web", "namespace": "default", "uid": "u-1", "generation": 1},
         "spec": {
             "restartPolicy": format!("{policy:?}"),
-            "containers": (0..containers).map(|index| json!({"name": format!("c{index}"), "image": "app:1"})).collect::<Vec<_>>(),
+            "initContainers": init.collect::<Vec<_>>(),
+            "containers": apps,
         },
     });
-    if !supported {
-        pod["spec"]["initContainers"] = json!([{"name": "first"}]);
-    }
     serde_json::from_value(pod).unwrap()
 }
 

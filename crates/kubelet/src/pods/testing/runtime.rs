@@ -32,6 +32,10 @@ pub(crate) struct Runtime {
     pub(crate) runs: Vec<Run>,
     /// Why no start succeeds now.
     pub(crate) refusal: Option<StartError>,
+    /// No start ends while this is set.
+    pub(crate) hangs: bool,
+    /// How often a start was asked for.
+    pub(crate) starts: usize,
     /// Pods that were removed as a whole.
     pub(crate) removed_pods: BTreeSet<String>,
     /// Containers that ended because they were removed: a node never does that.
@@ -181,6 +185,8 @@ impl Provider for FakeRuntime {
 
     fn start(&self, spec: ContainerSpec) -> BoxFuture<'_, Result<Arc<dyn Container>, StartError>> {
         Box::pin(async {
+            self.change(|state| state.starts += 1);
+            self.state.subscribe().wait_for(|state| !state.hangs).await.unwrap();
             if let Some(refusal) = self.state.borrow().refusal.clone() {
                 return Err(refusal);
             }
@@ -209,7 +215,8 @@ impl Provider for FakeRuntime {
 
     fn remove(&self, id: &ContainerId) {
         self.change(|state| {
-            let run = state.run(id).unwrap();
+            // A start that was given up may never have come to be a run.
+            let Some(run) = state.run(id) else { return };
             let was_running = run.exit.is_none();
             run.end(Cause::Killed);
             run.is_removed = true;

@@ -6,6 +6,7 @@ mod conformance;
 mod deletion;
 mod environment;
 mod images;
+mod order;
 mod runs;
 mod statuses;
 mod volumes;
