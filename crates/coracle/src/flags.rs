@@ -2,6 +2,8 @@ use std::ffi::OsString;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::images::ImageFlags;
+
 /// The command line as it was given: nothing in it is checked yet.
 #[derive(Debug, Parser)]
 #[command(name = "coracle", version, about = "A Kubernetes node for WebAssembly")]
@@ -78,6 +80,9 @@ pub(crate) struct NodeFlags {
     /// A registry that is spoken to without TLS; may be repeated
     #[arg(long, env = "CORACLE_INSECURE_REGISTRY", value_name = "HOST[:PORT]", value_delimiter = ',')]
     pub(crate) insecure_registry: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) images: ImageFlags,
 
     /// How long pods have to end when the machine goes down, such as 30s; 0 for no more than when the agent stops
     /// [default: 0]

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod flags;
+mod images;
 mod node;
 mod settings;
 mod signals;
@@ -18,6 +19,7 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
 use flags::{Arguments, Command, NodeFlags};
+use images::ImageSurroundings;
 use settings::{Settings, Surroundings};
 use signals::Signals;
 
@@ -46,7 +48,11 @@ fn main() -> ExitCode {
 
 fn run_node(flags: NodeFlags) -> ExitCode {
     let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let surroundings = Surroundings { hostname, kubeconfig: std::env::var_os("KUBECONFIG") };
+    let surroundings = Surroundings {
+        hostname,
+        kubeconfig: std::env::var_os("KUBECONFIG"),
+        images: ImageSurroundings::read(),
+    };
     let settings = match Settings::check(flags, &surroundings) {
         Ok(settings) => settings,
         Err(error) => return fail(USAGE, &error.to_string()),

@@ -7,7 +7,7 @@ use anyhow::Context;
 use coracle_kubelet::node::{NodeSettings, default_taints};
 use coracle_kubelet::server::{ClientAuthorities, Gate, Logs, Server, ServingCertificate, server_config};
 use coracle_kubelet::{Kubelet, Layout, PodDirectory, Stop};
-use coracle_lifecycle::{Images, Provider, RuntimeInfo};
+use coracle_lifecycle::{Provider, RuntimeInfo};
 use coracle_wasi_provider::WasiProvider;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -31,7 +31,8 @@ pub(crate) async fn run(settings: Settings, stop: Stop) -> anyhow::Result<()> {
     cluster.check_identity(&settings.name).await?;
     let tls = server_config(certificate(&settings, &addresses)?, authorities(&settings, &cluster)?)?;
     let _lock = take_root(&settings.root_dir)?;
-    let images = open_images(&settings)?;
+    let images = settings.images.open(&settings.root_dir, &settings.insecure_registries)?;
+    let pulling = settings.images.pulling(&settings.root_dir)?;
     let provider = open_provider(&settings)?;
 
     let node = node_settings(&settings, addresses, provider.describe());
@@ -41,7 +42,13 @@ pub(crate) async fn run(settings: Settings, stop: Stop) -> anyhow::Result<()> {
     info!(node = node.name, address = %server.address(), "the node starts");
     let mut servers = JoinSet::new();
     servers.spawn(server.serve(tls, gate, logs, server_ends.clone()));
-    let outcome = Box::pin(Kubelet::new(node, cluster.client, provider, images).run(pods, stop)).await;
+    let outcome = Box::pin(
+        Kubelet::new(node, cluster.client, provider, images)
+            .pulling(pulling)
+            .collecting(settings.images.collection)
+            .run(pods, stop),
+    )
+    .await;
     server_ends.cancel();
     servers.join_all().await;
     outcome.context("--root-dir")
@@ -85,12 +92,6 @@ fn authorities(settings: &Settings, cluster: &Cluster) -> anyhow::Result<ClientA
         .authorities()
         .context("--client-ca-file: is required when the kubeconfig names no authority")?;
     ClientAuthorities::from_der(known).context("--kubeconfig")
-}
-
-fn open_images(settings: &Settings) -> anyhow::Result<Arc<dyn Images>> {
-    let mut store = coracle_oci::Settings::new(settings.root_dir.join("images"));
-    store.insecure_registries.clone_from(&settings.insecure_registries);
-    Ok(Arc::new(coracle_oci::Store::open(store).context("--root-dir")?))
 }
 
 fn open_provider(settings: &Settings) -> anyhow::Result<Arc<dyn Provider>> {

@@ -10,6 +10,7 @@ use coracle_kubelet::node::{is_subdomain, parse_labels, parse_taints};
 use k8s_openapi::api::core::v1::Taint;
 
 use crate::flags::NodeFlags;
+use crate::images::{ImageSettings, ImageSurroundings};
 
 /// What the flags of `coracle node` mean, each value checked by itself. Nothing was touched or asked for yet.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +29,7 @@ pub(crate) struct Settings {
     pub(crate) serving: Option<(PathBuf, PathBuf)>,
     pub(crate) client_ca: Option<PathBuf>,
     pub(crate) insecure_registries: Vec<String>,
+    pub(crate) images: ImageSettings,
     pub(crate) shutdown_grace: ShutdownGrace,
 }
 
@@ -38,6 +40,7 @@ pub(crate) struct Surroundings {
     pub(crate) hostname: String,
     /// The value of `KUBECONFIG`.
     pub(crate) kubeconfig: Option<OsString>,
+    pub(crate) images: ImageSurroundings,
 }
 
 /// A flag that is missing or has a value it cannot have.
@@ -48,7 +51,7 @@ pub(crate) struct UsageError {
     pub(crate) why: String,
 }
 
-fn wrong(flag: &'static str, why: impl Display) -> UsageError {
+pub(crate) fn wrong(flag: &'static str, why: impl Display) -> UsageError {
     UsageError { flag, why: why.to_string() }
 }
 
@@ -76,6 +79,7 @@ impl Settings {
             serving: serving(given(flags.tls_cert_file), given(flags.tls_private_key_file))?,
             client_ca: given(flags.client_ca_file).map(PathBuf::from),
             insecure_registries: registries(flags.insecure_registry)?,
+            images: ImageSettings::check(flags.images, surroundings.images.clone())?,
             shutdown_grace: shutdown_grace(
                 flags.shutdown_grace_period,
                 flags.shutdown_grace_period_critical_pods,
@@ -84,7 +88,7 @@ impl Settings {
     }
 }
 
-fn given(value: Option<OsString>) -> Option<OsString> {
+pub(crate) fn given(value: Option<OsString>) -> Option<OsString> {
     value.filter(|value| !value.is_empty())
 }
 
@@ -179,7 +183,7 @@ fn shutdown_grace(total: Option<String>, critical: Option<String>) -> Result<Shu
 }
 
 /// A duration as the kubelet's flags have it, such as `30s`, `1m30s` or `500ms`; zero when not given.
-fn duration(flag: &'static str, text: Option<String>) -> Result<Duration, UsageError> {
+pub(crate) fn duration(flag: &'static str, text: Option<String>) -> Result<Duration, UsageError> {
     let Some(text) = text.filter(|text| !matches!(text.as_str(), "" | "0")) else {
         return Ok(Duration::ZERO);
     };

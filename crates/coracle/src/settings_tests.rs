@@ -4,7 +4,11 @@ use super::*;
 use crate::flags::{Arguments, Command};
 
 fn surroundings() -> Surroundings {
-    Surroundings { hostname: "Host.Example".to_owned(), kubeconfig: Some("/etc/k".into()) }
+    Surroundings {
+        hostname: "Host.Example".to_owned(),
+        kubeconfig: Some("/etc/k".into()),
+        ..Surroundings::default()
+    }
 }
 
 fn parse(arguments: &[&str]) -> Result<Settings, UsageError> {
@@ -28,6 +32,7 @@ fn usual() -> Settings {
         serving: None,
         client_ca: None,
         insecure_registries: Vec::new(),
+        images: ImageSettings::default(),
         shutdown_grace: ShutdownGrace::default(),
     }
 }
@@ -109,7 +114,7 @@ fn a_bad_value_is_named_with_its_flag() {
 
 #[test]
 fn what_is_missing_is_named() {
-    let bare = Surroundings { hostname: "a_b".into(), kubeconfig: None };
+    let bare = Surroundings { hostname: "a_b".into(), kubeconfig: None, ..Surroundings::default() };
     let error = Settings::check(NodeFlags::default(), &bare).unwrap_err();
     assert_eq!(error.to_string(), "--kubeconfig: is required when KUBECONFIG is not set");
     let flags = NodeFlags { kubeconfig: Some("/k".into()), ..NodeFlags::default() };

@@ -57,20 +57,25 @@ impl Recorder {
 
     /// Tells people that the agent starts.
     pub(crate) fn node_starting(&self) {
-        self.node("Starting", "Starting kubelet.".to_owned());
+        self.node(false, "Starting", "Starting kubelet.".to_owned());
     }
 
     /// Tells people that the node changed, in the kubelet's words for it.
     pub(crate) fn node_changed(&self, reason: &str) {
-        self.node(reason, format!("Node {} status is now: {reason}", self.node));
+        self.node(false, reason, format!("Node {} status is now: {reason}", self.node));
     }
 
     /// Tells people that the machine goes down.
-    pub(crate) fn node_shutting_down(&self) {
-        self.node("Shutdown", "Shutdown manager detected shutdown event".to_owned());
+    /// Says that images could not be collected as far as was needed.
+    pub(crate) fn images_not_collected(&self, why: &str) {
+        self.node(true, "ImageGCFailed", why.to_owned());
     }
 
-    fn node(&self, reason: &str, message: String) {
+    pub(crate) fn node_shutting_down(&self) {
+        self.node(false, "Shutdown", "Shutdown manager detected shutdown event".to_owned());
+    }
+
+    fn node(&self, is_warning: bool, reason: &str, message: String) {
         // As the kubelet has it: the UID of a Node in its Events is its name.
         let object = ObjectReference {
             kind: Some("Node".to_owned()),
@@ -78,7 +83,7 @@ impl Recorder {
             uid: Some(self.node.clone()),
             ..ObjectReference::default()
         };
-        self.record(object, false, reason.to_owned(), message);
+        self.record(object, is_warning, reason.to_owned(), message);
     }
 
     fn record(&self, object: ObjectReference, is_warning: bool, reason: String, message: String) {

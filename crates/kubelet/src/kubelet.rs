@@ -2,18 +2,20 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coracle_lifecycle::{Host, Images, Provider};
+use coracle_lifecycle::{CollectionRules, Host, Images, Provider};
 use kube::Client;
 use thiserror::Error;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::access::Access;
+use crate::collector::Collector;
 use crate::events::{Recorder, record};
 use crate::node::{NodeAgent, NodeSettings};
-use crate::pods::{Context, Dispatcher, PULLS_AT_A_TIME, PodApi, PodDirectory, Services, Stop, Supplies};
+use crate::pods::{Context, Dispatcher, PodApi, PodDirectory, PullSettings, Pulls, Services, Stop, Supplies};
 use crate::{Layout, memory};
 
 /// How long the agent's end waits for the last Events to be written.
@@ -25,6 +27,8 @@ pub struct Kubelet {
     client: Client,
     provider: Arc<dyn Provider>,
     images: Arc<dyn Images>,
+    pulling: PullSettings,
+    collecting: CollectionRules,
 }
 
 /// Why a node could not begin.
@@ -44,7 +48,26 @@ impl Kubelet {
         provider: Arc<dyn Provider>,
         images: Arc<dyn Images>,
     ) -> Self {
-        Self { settings, client, provider, images }
+        Self {
+            settings,
+            client,
+            provider,
+            images,
+            pulling: PullSettings::default(),
+            collecting: CollectionRules::default(),
+        }
+    }
+
+    /// The same node, which pulls images so.
+    #[must_use]
+    pub fn pulling(self, pulling: PullSettings) -> Self {
+        Self { pulling, ..self }
+    }
+
+    /// The same node, which lets images go by these rules.
+    #[must_use]
+    pub fn collecting(self, collecting: CollectionRules) -> Self {
+        Self { collecting, ..self }
     }
 
     /// Joins the cluster and runs the node until it is asked to stop; then ends its containers, each with its grace, and writes
@@ -57,6 +80,16 @@ impl Kubelet {
         let api = PodApi::new(self.client.clone());
         let (node, known_node) = watch::channel(None);
         let (services, services_known) = Services::watch(self.client.clone());
+        let access = Access::new(self.layout().image_access());
+        let collector = Collector {
+            access: access.clone(),
+            images: Arc::clone(&self.images),
+            provider: Arc::clone(&self.provider),
+            directory: directory.clone(),
+            recorder: recorder.clone(),
+            root_dir: self.settings.root_dir.clone(),
+            rules: self.collecting,
+        };
         let context = Arc::new(Context {
             api: api.clone(),
             host: Arc::new(self.host()),
@@ -65,7 +98,8 @@ impl Kubelet {
             images: Arc::clone(&self.images),
             recorder: recorder.clone(),
             directory,
-            pulls: Semaphore::new(PULLS_AT_A_TIME),
+            pulls: Pulls::new(self.pulling),
+            access,
             shutdown_grace: self.settings.shutdown_grace,
             node: known_node.clone(),
             services,
@@ -79,6 +113,7 @@ impl Kubelet {
         agents.spawn(agent.run(readiness, node, agent_ends.clone()));
         let mut watches = JoinSet::new();
         watches.spawn(services_known);
+        watches.spawn(collector.run());
         let mut recorders = JoinSet::new();
         recorders.spawn(record(api, events));
         dispatcher.run(known_node, ready, stop).await;

@@ -42,6 +42,12 @@ impl Layout {
         &self.root
     }
 
+    /// Who has pulled the images that are here.
+    #[must_use]
+    pub fn image_access(&self) -> PathBuf {
+        self.root.join("image-access")
+    }
+
     /// The directory that holds one directory per pod.
     #[must_use]
     pub fn pods(&self) -> PathBuf {

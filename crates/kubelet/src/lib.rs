@@ -3,8 +3,11 @@
 //! It joins a cluster as a node, watches the pods bound to it, runs them through a [`coracle_lifecycle::Provider`] and
 //! [`coracle_lifecycle::Images`], and serves the node's HTTP API. It knows Kubernetes and nothing of what a container is.
 
+mod access;
 mod answers;
 mod clock;
+mod collector;
+mod credentials;
 mod events;
 mod kubelet;
 mod layout;
@@ -15,6 +18,7 @@ mod watching;
 pub mod node;
 pub mod server;
 
+pub use credentials::{NodeCredentials, PluginConfigError};
 pub use kubelet::{Kubelet, KubeletError};
 pub use layout::Layout;
-pub use pods::{PodDirectory, PodView, ShutdownGrace, Stop};
+pub use pods::{PodDirectory, PodView, PullSettings, ShutdownGrace, Stop};

@@ -17,7 +17,7 @@ pub trait Images: Send + Sync + 'static {
         &'a self,
         reference: &'a str,
         credentials: &'a [Credential],
-    ) -> BoxFuture<'a, Result<LocalImage, ImageError>>;
+    ) -> BoxFuture<'a, Result<PulledImage, ImageError>>;
 
     /// All images that are here and whole.
     fn list(&self) -> BoxFuture<'_, Result<Vec<LocalImage>, ImageError>>;
@@ -48,6 +48,15 @@ pub struct LocalImage {
     pub content: ImageContent,
     /// The bytes it takes on disk, what it shares with other images counted in full.
     pub size: u64,
+}
+
+/// An image that was pulled, and as whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PulledImage {
+    /// The image.
+    pub image: LocalImage,
+    /// The user that the registry asked for; `None` when it asked for none.
+    pub user: Option<Credential>,
 }
 
 impl LocalImage {

@@ -12,6 +12,7 @@ mod affinity;
 mod apply;
 pub mod backoff;
 mod checkpoint;
+mod collection;
 mod container;
 pub mod downward;
 mod end;
@@ -35,6 +36,7 @@ pub mod quantity;
 mod reach;
 pub mod reasons;
 mod record;
+mod registry;
 mod resident;
 pub mod resources;
 mod restart;
@@ -46,6 +48,7 @@ mod wish;
 pub use addresses::AddressPool;
 pub use apply::apply;
 pub use checkpoint::{Checkpoint, ContainerCheckpoint, checkpoint, recover};
+pub use collection::{Collection, CollectionRules, Fill, HeldImage, collect};
 pub use container::{ContainerSpec, Dns, Limits, LogFile, Mount, Network, PodIdentity, Port, Protocol};
 pub use event::{Action, Event, Plan, ProbeTrouble, PullTime};
 pub use eviction::Eviction;
@@ -54,6 +57,7 @@ pub use govern::{NodeView, Verdict, govern};
 pub use identity::{ContainerId, Digest, InvalidDigest, PodUid};
 pub use image::{
     Credential, ImageConfig, ImageContent, ImageError, ImageFiles, ImageModule, Images, LocalImage,
+    PulledImage,
 };
 pub use notice::{Notice, notices};
 pub use objects::{ObjectNames, Objects};
@@ -66,6 +70,7 @@ pub use provider::{
 };
 pub use reach::{Destination, LOOPBACK_PREFIX, PodReach, Reach};
 pub use record::{ContainerRecord, ContainerState, Course, Ending, Hook, ImageState, RanImage, Why};
+pub use registry::{RegistryKey, full_reference, repository_of};
 pub use resident::{Resident, is_critical};
 pub use resources::Amounts;
 pub use restart::{RestartPolicy, Sequel};

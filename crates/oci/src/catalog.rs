@@ -25,6 +25,8 @@ pub(crate) struct Entry {
     pub(crate) image: LocalImage,
     /// What its reference leads to: its manifest or the index before that.
     pub(crate) target: Digest,
+    /// The demand of the image policy that it met when it was pulled.
+    pub(crate) verified: Option<Digest>,
     /// The bytes of a bare artifact's program.
     pub(crate) module_size: u64,
     pub(crate) parts: Vec<Part>,

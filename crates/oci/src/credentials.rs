@@ -1,85 +1,27 @@
-use coracle_lifecycle::{Credential, Digest};
+use coracle_lifecycle::{Credential, Digest, RegistryKey};
 
 use crate::digest::digest_of;
 use crate::name::ImageName;
 
-/// The credentials that fit `name`, those for a longer path first, as the kubelet picks them
+/// The credentials that fit a repository of `host` (`host[:port]`), those for a longer path first, as the kubelet picks them
 /// (<https://kubernetes.io/docs/concepts/containers/images/#config-json>). Empty: go there as nobody.
-pub(crate) fn fitting(name: &ImageName, credentials: &[Credential]) -> Vec<Credential> {
-    let mut fitting: Vec<(Key<'_>, &Credential)> = credentials
+pub(crate) fn fitting(host: &str, repository: &str, credentials: &[Credential]) -> Vec<Credential> {
+    let mut fitting: Vec<(RegistryKey<'_>, &Credential)> = credentials
         .iter()
-        .map(|credential| (Key::parse(&credential.registry), credential))
-        .filter(|(key, _)| key.fits(name.registry(), name.path()))
+        .map(|credential| (RegistryKey::parse(&credential.registry), credential))
+        .filter(|(key, _)| key.fits(host, repository))
         .collect();
-    fitting.sort_by_key(|(key, _)| std::cmp::Reverse((key.path.len(), !key.host.contains('*'))));
+    fitting.sort_by_key(|(key, _)| key.rank());
     fitting.into_iter().map(|(_, credential)| credential.clone()).collect()
 }
 
 /// What may share a download: the same repository asked with the same credentials, so that nobody gets by sharing
 /// what it could not get alone, and no registry can hold up the content of another. Keeps no secret.
-pub(crate) fn scope(name: &ImageName, fitting: &[Credential]) -> Digest {
-    let secrets = fitting.iter().flat_map(|credential| [&*credential.username, &*credential.password]);
+pub(crate) fn scope<'a>(name: &'a ImageName, fitting: impl IntoIterator<Item = &'a Credential>) -> Digest {
+    let secrets = fitting.into_iter().flat_map(|credential| [&*credential.username, &*credential.password]);
     let parts: Vec<&str> = [name.host(), name.path()].into_iter().chain(secrets).collect();
     // Printed as a list of quoted texts: no two different lists look the same.
     digest_of(format!("{parts:?}").as_bytes())
-}
-
-/// A key of a docker configuration: `[https://]host[:port][/v1|/v2][/path]`.
-struct Key<'a> {
-    host: &'a str,
-    port: &'a str,
-    path: &'a str,
-}
-
-impl<'a> Key<'a> {
-    fn parse(text: &'a str) -> Self {
-        let text = text.strip_prefix("https://").or(text.strip_prefix("http://")).unwrap_or(text);
-        let (authority, path) = text.split_once('/').unwrap_or((text, ""));
-        let (host, port) = split_port(authority);
-        Self { host: canonical(host), port, path: without_version(path) }
-    }
-
-    fn fits(&self, registry: &str, repository: &str) -> bool {
-        let (host, port) = split_port(registry);
-        host_fits(self.host, canonical(host)) && self.port == port && repository.starts_with(self.path)
-    }
-}
-
-fn split_port(authority: &str) -> (&str, &str) {
-    authority.rsplit_once(':').unwrap_or((authority, ""))
-}
-
-fn canonical(host: &str) -> &str {
-    if matches!(host, "index.docker.io" | "registry-1.docker.io") { "docker.io" } else { host }
-}
-
-fn without_version(path: &str) -> &str {
-    let path = path.trim_end_matches('/');
-    match path.split_once('/') {
-        Some(("v1" | "v2", rest)) => rest,
-        None if matches!(path, "v1" | "v2") => "",
-        _ => path,
-    }
-}
-
-/// Label by label; a `*` in the pattern stands for any part of one label.
-fn host_fits(pattern: &str, host: &str) -> bool {
-    !pattern.is_empty()
-        && pattern.split('.').count() == host.split('.').count()
-        && pattern.split('.').zip(host.split('.')).all(|(pattern, label)| label_fits(pattern, label))
-}
-
-fn label_fits(pattern: &str, label: &str) -> bool {
-    let mut pieces = pattern.split('*');
-    let first = pieces.next().unwrap_or_default();
-    let Some(last) = pieces.next_back() else {
-        return pattern.eq_ignore_ascii_case(label);
-    };
-    let Some(between) = label.strip_prefix(first).and_then(|rest| rest.strip_suffix(last)) else {
-        return false;
-    };
-    // Each piece where it first fits: linear, however many stars a pattern has.
-    pieces.try_fold(between, |rest, piece| Some(rest.split_once(piece)?.1)).is_some()
 }
 
 #[cfg(test)]
@@ -92,7 +34,8 @@ mod tests {
 
     fn check(image: &str, registries: &[&str], expected: &[&str]) {
         let credentials: Vec<Credential> = registries.iter().map(|registry| credential(registry)).collect();
-        let fitting = fitting(&ImageName::parse(image).unwrap(), &credentials);
+        let name = ImageName::parse(image).unwrap();
+        let fitting = fitting(name.registry(), name.path(), &credentials);
         let registries: Vec<&str> = fitting.iter().map(|credential| &*credential.registry).collect();
         assert_eq!(registries, expected, "{image}");
     }

@@ -55,6 +55,11 @@ impl Verifier {
         Ok(self.head)
     }
 
+    /// How many bytes have passed.
+    pub(crate) fn seen(&self) -> u64 {
+        self.seen
+    }
+
     /// The error for content that ends here.
     pub(crate) fn truncated(&self) -> ContentError {
         ContentError::Truncated { digest: self.expected.clone(), size: self.size, got: self.seen }

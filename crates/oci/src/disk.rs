@@ -36,6 +36,9 @@ pub(crate) struct Record {
     pub(crate) reference: String,
     /// The manifest or index it led to.
     pub(crate) target: Digest,
+    /// The demand of the image policy that was met then.
+    #[serde(default)]
+    pub(crate) verified: Option<Digest>,
 }
 
 impl Disk {

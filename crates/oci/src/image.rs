@@ -97,7 +97,7 @@ impl Documents {
             size: documents.saturating_add(self.body.config.size).saturating_add(size),
         };
         let target = self.chain.first().map_or_else(|| self.manifest.clone(), |(digest, _)| digest.clone());
-        Ok(Entry { image, target, module_size: size, parts })
+        Ok(Entry { image, target, verified: None, module_size: size, parts })
     }
 
     fn program(
@@ -147,7 +147,7 @@ pub(crate) fn load(disk: &Disk, record: &Record) -> Result<(String, Entry), Load
             }
         }
     };
-    let entry = documents.entry(&name, disk)?;
+    let entry = Entry { verified: record.verified.clone(), ..documents.entry(&name, disk)? };
     Ok((name.key(), entry))
 }
 

@@ -3,7 +3,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use coracle_lifecycle::{Credential, Digest, ImageError, LocalImage};
+use coracle_lifecycle::{Credential, Digest, ImageError, LocalImage, PulledImage};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 
 use crate::catalog::{Entry, Hold};
@@ -15,7 +15,8 @@ use crate::forest::Chain;
 use crate::image::{Documents, LoadError, Step, step};
 use crate::manifest::{Body, Descriptor, ManifestError};
 use crate::name::ImageName;
-use crate::registry::{MANIFEST_LIMIT, RegistryError, Repository};
+use crate::registry::{MANIFEST_LIMIT, RegistryError, Repository, Server};
+use crate::signatures;
 use crate::store::Inner;
 use crate::unpack::{Budget, UnpackError, Wanted};
 
@@ -29,12 +30,26 @@ pub(crate) async fn pull(
     inner: Arc<Inner>,
     name: ImageName,
     all: &[Credential],
-) -> Result<LocalImage, ImageError> {
-    let credentials = fitting(&name, all);
-    let scope = scope(&name, &credentials);
+) -> Result<PulledImage, ImageError> {
+    let servers = servers(&inner, &name).await?;
+    let whom =
+        |server: &Server| if server.is_registry() { name.registry().to_owned() } else { server.address() };
+    let users: Vec<_> = servers.iter().map(|server| fitting(&whom(server), name.path(), all)).collect();
+    let scope = scope(&name, users.iter().flatten());
+    let asked = servers.into_iter().zip(users).collect();
     let key = format!("{scope} {name}");
     let pull = Pull { inner: inner.clone(), name, scope };
-    inner.images.join(key, async move { pull.run(credentials).await }.boxed()).await
+    inner.images.join(key, async move { pull.run(asked).await }.boxed()).await
+}
+
+/// Servers, each with the users that it may be asked as.
+type Asked = Vec<(Server, Vec<Credential>)>;
+
+async fn servers(inner: &Arc<Inner>, name: &ImageName) -> Result<Vec<Server>, ImageError> {
+    let (inner, asked) = (inner.clone(), name.clone());
+    let servers = tokio::task::spawn_blocking(move || inner.registries.servers(&asked)).await;
+    let failed = |why: String| ImageError::Storage(format!("image \"{name}\": its registry: {why}"));
+    servers.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
 }
 
 struct Pull {
@@ -44,9 +59,10 @@ struct Pull {
 }
 
 impl Pull {
-    async fn run(self, credentials: Vec<Credential>) -> Result<LocalImage, ImageError> {
-        let (repository, documents) = self.resolve(credentials).await?;
+    async fn run(self, asked: Asked) -> Result<PulledImage, ImageError> {
+        let (repository, documents) = self.resolve(asked).await?;
         self.check_sizes(&documents)?;
+        self.check_policy(&repository, &documents).await?;
         let hold = Arc::new(self.inner.catalog.hold(documents.parts()));
         let repository = Arc::new(repository);
         // The small one first: an image that is not whole fails before its module is downloaded.
@@ -56,7 +72,8 @@ impl Pull {
             Body::Program { module, .. } => self.fetch(&repository, module, Content::Wasm, &hold).await?,
             Body::Files(layers) => holds.push(self.files(&repository, &documents, layers).await?),
         }
-        self.keep(documents, holds).await
+        let image = self.keep(documents, holds).await?;
+        Ok(PulledImage { image, user: repository.user() })
     }
 
     /// Brings the files of an image into the store: downloads the layers that no image here has, and unpacks them. The
@@ -130,12 +147,18 @@ impl Pull {
         done.map_err(|error| self.not_unpacked(archive, &error))
     }
 
-    /// Tries the credentials one after the other, or goes as nobody if there are none.
-    async fn resolve(&self, credentials: Vec<Credential>) -> Result<(Repository, Documents), ImageError> {
-        let as_nobody = credentials.is_empty().then_some(None);
+    /// Tries the registry's users one after the other, or goes as nobody if there are none; mirrors are asked as the first of
+    /// theirs.
+    async fn resolve(&self, asked: Asked) -> Result<(Repository, Documents), ImageError> {
+        let registry = asked.last().map(|(_, users)| users.clone()).unwrap_or_default();
+        let as_nobody = registry.is_empty().then_some(None);
         let mut first_error = None;
-        for credential in credentials.into_iter().map(Some).chain(as_nobody) {
-            let repository = self.inner.registries.repository(&self.name, credential);
+        for credential in registry.into_iter().map(Some).chain(as_nobody) {
+            let servers = asked.iter().map(|(server, users)| {
+                let user = if server.is_registry() { credential.clone() } else { users.first().cloned() };
+                (server.clone(), user)
+            });
+            let repository = Repository::new(&self.name, servers.collect());
             match self.documents(&repository).await {
                 Ok(documents) => return Ok((repository, documents)),
                 Err(error @ (ImageError::Unauthorized(_) | ImageError::NotFound(_))) => {
@@ -174,6 +197,13 @@ impl Pull {
         })
     }
 
+    /// Refuses, before anything of it is here, an image that is not signed as the node's policy wants it.
+    async fn check_policy(&self, repository: &Repository, documents: &Documents) -> Result<(), ImageError> {
+        let Some(requirements) = self.inner.policy.requirements(&self.name) else { return Ok(()) };
+        let checked = signatures::check(repository, &self.name, documents, requirements).await;
+        checked.map_err(|error| ImageError::Unsigned(self.of_image(&error.to_string())))
+    }
+
     fn check_sizes(&self, documents: &Documents) -> Result<(), ImageError> {
         let config = ("config", documents.body.config.size, MANIFEST_LIMIT);
         let content = match &documents.body.body {
@@ -197,7 +227,8 @@ impl Pull {
         content: Content,
         hold: &Arc<Hold>,
     ) -> Result<(), ImageError> {
-        let target = Target { disk: self.inner.disk.clone(), hold: hold.clone() };
+        let target =
+            Target { disk: self.inner.disk.clone(), hold: hold.clone(), patience: self.inner.patience };
         let (repository, wanted) = (repository.clone(), part.clone());
         // The kind is a part of the key: who wants a program must not be content with any bytes.
         let key = format!("{} {} {} {content:?}", self.scope, part.digest, part.size);
@@ -293,7 +324,8 @@ fn keep(inner: &Inner, name: &ImageName, documents: &Documents) -> Result<LocalI
             inner.disk.keep_bytes(bytes, digest)?;
         }
     }
-    let entry = documents.entry(name, &inner.disk)?;
+    let verified = inner.policy.demand(name);
+    let entry = Entry { verified, ..documents.entry(name, &inner.disk)? };
     let by_digest = Entry { target: documents.manifest.clone(), ..entry.clone() };
     keep_under(inner, entry.image.repo_digest.clone(), by_digest)?;
     let image = entry.image.clone();
@@ -302,11 +334,13 @@ fn keep(inner: &Inner, name: &ImageName, documents: &Documents) -> Result<LocalI
 }
 
 fn keep_under(inner: &Inner, key: String, mut entry: Entry) -> io::Result<()> {
-    if inner.catalog.find(&key).is_some_and(|known| known.target == entry.target) {
+    let is_same = |known: &Entry| known.target == entry.target && known.verified == entry.verified;
+    if inner.catalog.find(&key).is_some_and(|known| is_same(&known)) {
         return Ok(());
     }
     entry.image.reference.clone_from(&key);
-    inner.disk.record(&Record { reference: key.clone(), target: entry.target.clone() })?;
+    let (reference, target, verified) = (key.clone(), entry.target.clone(), entry.verified.clone());
+    inner.disk.record(&Record { reference, target, verified })?;
     inner.catalog.insert(key, entry);
     Ok(())
 }

@@ -1,25 +1,26 @@
 use std::error::Error as _;
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use coracle_lifecycle::{Credential, Digest};
 use oci_client::errors::OciErrorCode;
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue};
-use reqwest::redirect::{Attempt, Policy};
-use reqwest::{Client, Response, StatusCode};
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue, RANGE};
+use reqwest::{Client, Response, StatusCode, Url};
 use serde::Deserialize;
 use thiserror::Error;
 
 use crate::authentication::{Applicant, Challenge};
+use crate::clients::{ClientError, Clients};
 use crate::digest::digest_of;
-use crate::manifest::ACCEPTED;
+use crate::hosts::{Host, HostsError, hosts};
+use crate::manifest::{self, ACCEPTED, ManifestError};
 use crate::name::ImageName;
 
 /// The most that a manifest may have, as the distribution specification advises.
 pub(crate) const MANIFEST_LIMIT: u64 = 4 * 1024 * 1024;
 /// Error documents are short.
 const ERROR_LIMIT: u64 = 64 * 1024;
-const REDIRECTS: usize = 10;
 const DIGEST_HEADER: &str = "docker-content-digest";
 
 /// Why a registry did not give what it was asked for. Messages hold nothing that a registry wrote but its error code.
@@ -45,75 +46,186 @@ impl RegistryError {
     }
 }
 
-/// The HTTP client of all registries.
+/// All registries, as they are configured.
 ///
 /// The requests are this crate's own and not `oci_client::Client`'s, which reads manifests, tokens and the bodies of
 /// errors into memory however long they are: any pod's author could end the node with a registry of their own.
 #[derive(Debug)]
 pub(crate) struct Registries {
-    http: Client,
     insecure: Vec<String>,
+    directory: Option<PathBuf>,
+    clients: Clients,
+}
+
+/// Why a registry cannot be asked at all.
+#[derive(Debug, Error)]
+pub(crate) enum ConfigurationError {
+    #[error(transparent)]
+    Hosts(#[from] HostsError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("{0:?} is no host")]
+    Address(String),
+}
+
+/// A server that holds the content of a registry, and the client for it.
+#[derive(Clone, Debug)]
+pub(crate) struct Server {
+    host: Host,
+    http: Client,
 }
 
 impl Registries {
-    /// Reaches the registries in `insecure` (`host[:port]`) without TLS and all others with it.
-    pub(crate) fn new(insecure: Vec<String>, connect: Duration, stalled: Duration) -> reqwest::Result<Self> {
-        let http = Client::builder()
-            .user_agent(concat!("coracle/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(connect)
-            .read_timeout(stalled)
-            .redirect(Policy::custom(redirect))
-            .referer(false)
-            // What is verified and limited is what came over the wire.
-            .no_gzip()
-            .no_brotli()
-            .no_zstd()
-            .no_deflate()
-            .build()?;
-        Ok(Self { http, insecure })
+    /// Reaches the registries in `insecure` (`host[:port]`) without TLS and all others with it, unless `directory`
+    /// says something else of them.
+    pub(crate) fn new(insecure: Vec<String>, directory: Option<PathBuf>, clients: Clients) -> Self {
+        Self { insecure, directory, clients }
     }
 
-    /// The repository of `name`, asked as `credential` or as nobody.
-    pub(crate) fn repository(&self, name: &ImageName, credential: Option<Credential>) -> Repository {
-        let plain = self.insecure.iter().any(|host| host == name.registry());
-        let scheme = if plain { "http" } else { "https" };
-        Repository {
-            http: self.http.clone(),
-            base: format!("{scheme}://{}/v2/{}", name.host(), name.path()),
-            path: name.path().to_owned(),
-            plain,
-            credential,
-            authorization: Mutex::new(None),
-        }
+    /// The servers that are asked for the content of `name`, in this order; the last is the registry itself. It reads files.
+    pub(crate) fn servers(&self, name: &ImageName) -> Result<Vec<Server>, ConfigurationError> {
+        let is_plain = self.insecure.iter().any(|host| host == name.registry());
+        let scheme = if is_plain { "http" } else { "https" };
+        let usual = Url::parse(&format!("{scheme}://{}/v2", name.host()));
+        let usual = usual.map_err(|_| ConfigurationError::Address(name.host().to_owned()))?;
+        let hosts = hosts(self.directory.as_deref(), name.registry(), &usual)?;
+        let with_client = |host: Host| {
+            let http = self.clients.client(&host.tls, is_local(&host.base))?;
+            Ok(Server { host, http })
+        };
+        hosts.into_iter().map(with_client).collect()
     }
 }
 
-/// Follows a registry to where it keeps its blobs, but never from TLS to the clear.
-fn redirect(attempt: Attempt<'_>) -> reqwest::redirect::Action {
-    let was_https = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
-    if attempt.previous().len() > REDIRECTS {
-        attempt.error("too many redirects")
-    } else if was_https && attempt.url().scheme() != "https" {
-        attempt.error("redirected from https to http")
-    } else {
-        attempt.follow()
+impl Server {
+    /// Whether it is the registry itself and no mirror.
+    pub(crate) fn is_registry(&self) -> bool {
+        self.host.is_registry
+    }
+
+    /// The host, and the port when it is not the usual one.
+    pub(crate) fn address(&self) -> String {
+        address(&self.host.base)
     }
 }
 
-/// One repository, asked by one user. Authorization is found at the first refusal and kept.
+/// Whether an address is one of this machine's loopback.
+fn is_local(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let is_loopback = host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    is_loopback || host == "localhost" || host.ends_with(".localhost")
+}
+
+/// One repository at all servers that hold it, asked by one user.
 pub(crate) struct Repository {
-    http: Client,
+    sources: Vec<Source>,
+}
+
+impl Repository {
+    /// The repository of `name` at `servers`, asked as the users beside them or as nobody.
+    pub(crate) fn new(name: &ImageName, servers: Vec<(Server, Option<Credential>)>) -> Self {
+        let sources = servers.into_iter().map(|(server, credential)| Source::new(name, server, credential));
+        Self { sources: sources.collect() }
+    }
+
+    /// As whom the registry itself or a mirror wanted to be asked.
+    pub(crate) fn user(&self) -> Option<Credential> {
+        self.sources.iter().rev().find_map(Source::user)
+    }
+
+    /// The servers that are asked for content by digest.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = &Source> {
+        self.sources.iter().filter(|source| source.server.host.pulls)
+    }
+
+    /// The manifest or index under a tag or digest, and its digest, from the first server that has it. One that the
+    /// registry itself sends under a digest may be another.
+    pub(crate) async fn manifest(&self, target: &str) -> Result<(Digest, Vec<u8>), RegistryError> {
+        let is_digest = target.contains(':');
+        let asked = |source: &&Source| {
+            if is_digest { source.server.host.pulls } else { source.server.host.resolves }
+        };
+        let mut failure = RegistryError::NotFound;
+        for source in self.sources.iter().filter(asked) {
+            match source.manifest(target).await {
+                Ok((digest, _)) if is_digest && digest.as_str() != target && !source.server.is_registry() => {
+                    failure = RegistryError::Malformed(format!("the manifest {target} has the wrong digest"));
+                }
+                Ok((_, bytes)) if !source.server.is_registry() && is_malformed(&bytes) => {
+                    failure = RegistryError::Malformed("it sent no manifest".to_owned());
+                }
+                Ok(found) => return Ok(found),
+                Err(error) => failure = error,
+            }
+            source.note(&failure);
+        }
+        Err(failure)
+    }
+
+    /// The content of `digest`, verified, from the first server that has it.
+    pub(crate) async fn small(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>, RegistryError> {
+        let mut failure = RegistryError::NotFound;
+        for source in self.sources() {
+            match source.small(digest, limit).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    /// The index of what refers to `digest`, from the first server that keeps one
+    /// (<https://github.com/opencontainers/distribution-spec/blob/main/spec.md#listing-referrers>).
+    pub(crate) async fn referrers(&self, digest: &Digest) -> Result<Vec<u8>, RegistryError> {
+        let mut failure = RegistryError::NotFound;
+        for source in self.sources() {
+            match source.referrers(digest).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+}
+
+fn is_malformed(manifest: &[u8]) -> bool {
+    matches!(manifest::read(manifest), Err(ManifestError::Malformed(_)))
+}
+
+/// One repository at one server, asked by one user. Authorization is found at the first refusal and kept.
+pub(crate) struct Source {
+    server: Server,
     base: String,
+    query: String,
     path: String,
-    plain: bool,
     credential: Option<Credential>,
     authorization: Mutex<Option<HeaderValue>>,
 }
 
-impl Repository {
-    /// The manifest or index under a tag or digest, and its digest, which is the one the registry names if it does.
-    pub(crate) async fn manifest(&self, target: &str) -> Result<(Digest, Vec<u8>), RegistryError> {
-        let response = self.get(&format!("{}/manifests/{target}", self.base)).await?;
+impl Source {
+    fn new(name: &ImageName, server: Server, credential: Option<Credential>) -> Self {
+        let base = format!("{}/{}", server.host.base.as_str().trim_end_matches('/'), name.path());
+        // So that a mirror of several registries knows which is meant.
+        let query = if server.is_registry() { String::new() } else { format!("?ns={}", name.registry()) };
+        let authorization = Mutex::new(None);
+        Self { server, base, query, path: name.path().to_owned(), credential, authorization }
+    }
+
+    /// The user that the server asked for.
+    fn user(&self) -> Option<Credential> {
+        let authorization = self.authorization.lock().unwrap_or_else(PoisonError::into_inner);
+        authorization.as_ref().and(self.credential.clone())
+    }
+
+    /// Says in the log that a mirror failed: whoever waits for the image is told of the registry only.
+    pub(crate) fn note(&self, failure: &impl std::fmt::Display) {
+        if !self.server.is_registry() {
+            tracing::warn!(mirror = self.base, %failure, "a mirror does not have what is pulled");
+        }
+    }
+
+    async fn manifest(&self, target: &str) -> Result<(Digest, Vec<u8>), RegistryError> {
+        let response = self.get(&format!("{}/manifests/{target}{}", self.base, self.query), 0).await?;
         let named =
             response.headers().get(DIGEST_HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let body = read_body(response, MANIFEST_LIMIT).await?;
@@ -128,22 +240,46 @@ impl Repository {
         }
     }
 
-    /// The response whose body is the content of `digest`; nothing of the body has been checked.
-    pub(crate) async fn blob(&self, digest: &Digest) -> Result<Response, RegistryError> {
-        self.get(&format!("{}/blobs/{digest}", self.base)).await
+    /// The response whose body is the content of `digest`, from its byte `start` when the status is 206 and from its first
+    /// when it is 200; nothing of the body has been checked.
+    pub(crate) async fn blob(&self, digest: &Digest, start: u64) -> Result<Response, RegistryError> {
+        self.get(&format!("{}/blobs/{digest}{}", self.base, self.query), start).await
     }
 
-    async fn get(&self, url: &str) -> Result<Response, RegistryError> {
-        let mut response = self.send(url).await?;
+    async fn small(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>, RegistryError> {
+        let body = read_body(self.blob(digest, 0).await?, limit).await?;
+        if digest_of(&body) == *digest {
+            return Ok(body);
+        }
+        Err(RegistryError::Malformed(format!("{digest} has the wrong digest")))
+    }
+
+    async fn referrers(&self, digest: &Digest) -> Result<Vec<u8>, RegistryError> {
+        let response = self.get(&format!("{}/referrers/{digest}{}", self.base, self.query), 0).await?;
+        read_body(response, MANIFEST_LIMIT).await
+    }
+
+    async fn get(&self, url: &str, start: u64) -> Result<Response, RegistryError> {
+        let mut response = self.send(url, start).await?;
         if response.status() == StatusCode::UNAUTHORIZED {
             self.authorize(&response).await?;
-            response = self.send(url).await?;
+            response = self.send(url, start).await?;
         }
-        if response.status() == StatusCode::OK { Ok(response) } else { Err(refused(response).await) }
+        match response.status() {
+            StatusCode::OK => Ok(response),
+            StatusCode::PARTIAL_CONTENT if start > 0 => Ok(response),
+            _ => Err(refused(response).await),
+        }
     }
 
-    async fn send(&self, url: &str) -> Result<Response, RegistryError> {
-        let mut request = self.http.get(url).header(ACCEPT, ACCEPTED);
+    async fn send(&self, url: &str, start: u64) -> Result<Response, RegistryError> {
+        let mut request = self.server.http.get(url).header(ACCEPT, ACCEPTED);
+        for (name, value) in &self.server.host.headers {
+            request = request.header(name, value);
+        }
+        if start > 0 {
+            request = request.header(RANGE, format!("bytes={start}-"));
+        }
         let authorization = self.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization);
@@ -154,9 +290,9 @@ impl Repository {
     async fn authorize(&self, response: &Response) -> Result<(), RegistryError> {
         let challenge = Challenge::find(response.headers()).ok_or(RegistryError::Denied)?;
         let applicant = Applicant {
-            http: &self.http,
+            http: &self.server.http,
             credential: self.credential.as_ref(),
-            plain: self.plain,
+            plain: self.server.host.base.scheme() == "http",
             repository: &self.path,
         };
         let answer = applicant.answer(&challenge).await?;

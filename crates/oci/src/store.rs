@@ -4,16 +4,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use coracle_lifecycle::{BoxFuture, Credential, Digest, ImageError, Images, LocalImage};
+use coracle_lifecycle::{BoxFuture, Credential, Digest, ImageError, Images, LocalImage, PulledImage};
 use thiserror::Error;
 use tokio_util::task::TaskTracker;
 
 use crate::catalog::{Catalog, Entry, Hold};
+use crate::clients::{Clients, Proxies};
 use crate::disk::{Disk, Part, remove_aside};
-use crate::download::DownloadError;
+use crate::download::{DownloadError, Patience};
 use crate::flight::Flights;
 use crate::image::load;
 use crate::name::ImageName;
+use crate::policy::{Policy, PolicyError};
 use crate::pull::pull;
 use crate::registry::Registries;
 use crate::spread::Sharing;
@@ -26,6 +28,14 @@ pub struct Settings {
     pub directory: PathBuf,
     /// The registries, each as `host[:port]`, that are spoken to without TLS.
     pub insecure_registries: Vec<String>,
+    /// Where registries are configured as containerd lays it out, read at each pull: mirrors, authorities, client
+    /// certificates (<https://github.com/containerd/containerd/blob/main/docs/hosts.md>).
+    pub registry_directory: Option<PathBuf>,
+    /// The HTTP proxies on the way to registries.
+    pub proxies: Proxies,
+    /// A file in the form of `containers-policy.json(5)` that says whose signature images must have; `None` for anybody's
+    /// or none.
+    pub policy: Option<PathBuf>,
     /// The most bytes a WebAssembly module may have.
     pub module_limit: u64,
     /// The most bytes that the layers of an image may have, and the most that its files may have.
@@ -34,20 +44,26 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// How long a registry may send nothing before a pull ends.
     pub stall_timeout: Duration,
+    /// How long it takes until a download that was broken off is taken up again; twice as long each time after.
+    pub retry_delay: Duration,
 }
 
 impl Settings {
     /// The settings for a store in `directory`: no insecure registry, modules of up to 1 GiB, files of up to 16 GiB,
-    /// 30 s to connect and 60 s without a byte.
+    /// 30 s to connect, 60 s without a byte, and half a second before a download is taken up again.
     #[must_use]
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
             directory: directory.into(),
             insecure_registries: Vec::new(),
+            registry_directory: None,
+            proxies: Proxies::default(),
+            policy: None,
             module_limit: 1 << 30,
             files_limit: 16 << 30,
             connect_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_mins(1),
+            retry_delay: Duration::from_millis(500),
         }
     }
 }
@@ -67,9 +83,18 @@ pub enum OpenError {
     /// The process has not chosen who does its cryptography (`rustls::crypto::CryptoProvider::install_default`).
     #[error("no default rustls crypto provider is installed")]
     NoCryptoProvider,
-    /// The HTTP client cannot be made: most often the system's certificates cannot be read.
-    #[error("the client for registries cannot be made: {0}")]
-    Client(#[source] reqwest::Error),
+    /// The image policy cannot be used.
+    #[error("image policy {path}: {cause}")]
+    Policy {
+        /// The file of the settings.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: PolicyError,
+    },
+    /// A proxy's address is none.
+    #[error("the proxy for registries: {0}")]
+    Proxy(#[source] reqwest::Error),
 }
 
 /// Images on this machine: the [`Images`] port over a directory and OCI registries.
@@ -84,9 +109,11 @@ pub(crate) struct Inner {
     pub(crate) disk: Arc<Disk>,
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) registries: Registries,
+    pub(crate) patience: Patience,
+    pub(crate) policy: Policy,
     pub(crate) module_limit: u64,
     pub(crate) files_limit: u64,
-    pub(crate) images: Flights<Result<LocalImage, ImageError>>,
+    pub(crate) images: Flights<Result<PulledImage, ImageError>>,
     pub(crate) blobs: Flights<Result<(), Arc<DownloadError>>>,
     pub(crate) trees: Flights<Result<(), Arc<UnpackError>>>,
     /// What goes on when nobody waits for it.
@@ -109,14 +136,21 @@ impl Store {
     /// It reads the disk: call it where that may block.
     ///
     /// # Errors
-    /// When the directory cannot be used, or the process has no rustls crypto provider or no HTTP client.
+    /// When the directory or the policy cannot be used, the process has no rustls crypto provider, or a proxy's address is
+    /// none.
     pub fn open(settings: Settings) -> Result<Self, OpenError> {
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             return Err(OpenError::NoCryptoProvider);
         }
-        let Settings { directory, insecure_registries, connect_timeout, stall_timeout, .. } = settings;
-        let registries = Registries::new(insecure_registries, connect_timeout, stall_timeout)
-            .map_err(OpenError::Client)?;
+        let patience = Patience { stall: settings.stall_timeout, retry: settings.retry_delay };
+        let clients = Clients::new(settings.connect_timeout, settings.stall_timeout, &settings.proxies);
+        let clients = clients.map_err(OpenError::Proxy)?;
+        let registries = Registries::new(settings.insecure_registries, settings.registry_directory, clients);
+        let policy = match settings.policy {
+            Some(path) => Policy::from_file(&path).map_err(|cause| OpenError::Policy { path, cause })?,
+            None => Policy::default(),
+        };
+        let directory = settings.directory;
         let (disk, catalog, sharing) =
             open_directory(&directory).map_err(|cause| OpenError::Directory { directory, cause })?;
         tracing::info!(by = sharing.name(), "containers get the files of their images");
@@ -124,6 +158,8 @@ impl Store {
             disk,
             catalog,
             registries,
+            patience,
+            policy,
             module_limit: settings.module_limit,
             files_limit: settings.files_limit,
             images: Flights::new(),
@@ -141,11 +177,16 @@ impl Store {
         // What somebody took away must be pulled again.
         let is_whole = |entry: &Entry| entry.is_whole(&self.inner.disk);
         // A full reference is its own key: most are found without being parsed.
-        if let Some(entry) = self.inner.catalog.find(reference).filter(is_whole) {
+        if self.inner.policy.is_empty()
+            && let Some(entry) = self.inner.catalog.find(reference).filter(is_whole)
+        {
             return Ok(Some(entry.image));
         }
         let name = ImageName::parse(reference)?;
-        let found = self.inner.catalog.find(&name.key()).filter(is_whole);
+        let demand = self.inner.policy.demand(&name);
+        // What met another demand must be looked at again, and so does what met none.
+        let is_verified = |entry: &Entry| demand.is_none() || entry.verified == demand;
+        let found = self.inner.catalog.find(&name.key()).filter(is_verified).filter(is_whole);
         Ok(found.map(|entry| LocalImage { reference: name.to_string(), ..entry.image }))
     }
 }
@@ -159,7 +200,7 @@ impl Images for Store {
         &'a self,
         reference: &'a str,
         credentials: &'a [Credential],
-    ) -> BoxFuture<'a, Result<LocalImage, ImageError>> {
+    ) -> BoxFuture<'a, Result<PulledImage, ImageError>> {
         Box::pin(async move { pull(self.inner.clone(), ImageName::parse(reference)?, credentials).await })
     }
 

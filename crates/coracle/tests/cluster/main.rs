@@ -25,6 +25,7 @@ mod order;
 mod outage;
 mod programs;
 mod refusals;
+mod registries;
 mod scene;
 mod states;
 mod stopped;

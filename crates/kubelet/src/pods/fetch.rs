@@ -1,14 +1,19 @@
 use std::time::Duration;
 
 use coracle_lifecycle::reasons::Waiting;
-use coracle_lifecycle::{Credential, Event, ImageError, LocalImage, PullTime, Wish};
+use coracle_lifecycle::{Credential, Event, ImageError, LocalImage, PullTime, PulledImage, Wish};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+use tracing::warn;
 
 use super::Context;
 use super::credentials::pull_secrets;
+use super::disk::off_thread;
 use super::worker::Message;
+
+/// How long pull secrets are waited for.
+const SECRETS_LIMIT: Duration = Duration::from_secs(10);
 
 /// Finds or pulls a container's image as its policy says, and prepares it: `Fetched` or `FetchFailed`.
 pub(super) async fn fetch(
@@ -57,35 +62,68 @@ async fn find_or_pull(
     declared: &Container,
     events: &UnboundedSender<Message>,
 ) -> Result<(LocalImage, Option<PullTime>), Unavailable> {
+    let secrets = secrets(context, pod, events).await;
     let reference = declared.image.as_deref().unwrap_or_default();
     let policy = declared.image_pull_policy.as_deref();
     if policy != Some("Always")
         && let Some(image) = context.images.find(reference).await?
     {
-        return Ok((image, None));
-    }
-    if policy == Some("Never") {
+        if allows(context, &image, &secrets).await {
+            return Ok((image, None));
+        }
+        if policy == Some("Never") {
+            let message = format!(
+                "Container image {reference:?} is present with pull policy of Never, but the pod does not have the \
+                 credentials to access it"
+            );
+            return Err(Unavailable { reason: Waiting::ErrImageNeverPull, message });
+        }
+    } else if policy == Some("Never") {
         let message = format!("Container image {reference:?} is not present with pull policy of Never");
         return Err(Unavailable { reason: Waiting::ErrImageNeverPull, message });
     }
-    let secrets = pull_secrets(context, pod).await;
+    let _ = events.send(Message::Event(Event::PullBegan { container: declared.name.clone() }));
+    let (pulled, time) = pull(context, reference, &secrets).await?;
+    note(context, &pulled, &secrets).await;
+    Ok((pulled.image, Some(time)))
+}
+
+/// Whether a pod that brings these credentials along may use an image that is here.
+async fn allows(context: &Context, image: &LocalImage, secrets: &[Credential]) -> bool {
+    let (access, digest, secrets) = (context.access.clone(), image.digest.clone(), secrets.to_vec());
+    off_thread(move || Ok(access.allows(&digest, &secrets))).await.unwrap_or(false)
+}
+
+/// Notes who may use an image that was pulled: a user that the pod did not bring along is the node's own.
+async fn note(context: &Context, pulled: &PulledImage, secrets: &[Credential]) {
+    let (access, digest) = (context.access.clone(), pulled.image.digest.clone());
+    let user = pulled.user.clone().filter(|user| secrets.contains(user));
+    if let Err(error) = off_thread(move || access.note(&digest, user.as_ref())).await {
+        warn!(image = %pulled.image.digest, %error, "it cannot be noted who pulled an image");
+    }
+}
+
+/// The credentials that the pod brings along. What is missing of them is told even when nothing is to be pulled; then nobody
+/// waits long for an API server that does not answer.
+async fn secrets(context: &Context, pod: &Pod, events: &UnboundedSender<Message>) -> Vec<Credential> {
+    let Ok(secrets) = timeout(SECRETS_LIMIT, pull_secrets(context, pod)).await else { return Vec::new() };
     if !secrets.missing.is_empty() {
         let _ = events.send(Message::Event(Event::PullSecretsMissing { names: secrets.missing }));
     }
-    let _ = events.send(Message::Event(Event::PullBegan { container: declared.name.clone() }));
-    let (image, time) = pull(context, reference, &secrets.credentials).await?;
-    Ok((image, Some(time)))
+    secrets.credentials
 }
 
 async fn pull(
     context: &Context,
     reference: &str,
-    credentials: &[Credential],
-) -> Result<(LocalImage, PullTime), ImageError> {
+    secrets: &[Credential],
+) -> Result<(PulledImage, PullTime), ImageError> {
     let asked = Instant::now();
-    let _permit = context.pulls.acquire().await;
+    let _permit = context.pulls.admit().await;
+    let mut credentials = secrets.to_vec();
+    credentials.extend(context.pulls.credentials.for_image(reference).await);
     let began = Instant::now();
-    let image = context.images.pull(reference, credentials).await?;
+    let pulled = context.images.pull(reference, &credentials).await?;
     let pulling: Duration = began.elapsed();
-    Ok((image, PullTime { pulling, waiting: asked.elapsed() }))
+    Ok((pulled, PullTime { pulling, waiting: asked.elapsed() }))
 }

@@ -12,6 +12,7 @@ mod objects;
 mod patch;
 mod perform;
 mod publish;
+mod pulls;
 mod services;
 mod shutdown;
 mod spec;
@@ -29,20 +30,20 @@ use std::sync::Arc;
 
 use coracle_lifecycle::{Host, Images, Provider};
 use k8s_openapi::api::core::v1::Node;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::Layout;
+use crate::access::Access;
 use crate::events::Recorder;
 
 pub(crate) use api::{CallError, PodApi};
 pub use directory::{PodDirectory, PodView};
 pub(crate) use dispatcher::Dispatcher;
+pub use pulls::PullSettings;
+pub(crate) use pulls::Pulls;
 pub(crate) use services::Services;
 pub use shutdown::{ShutdownGrace, Stop};
 pub(crate) use supplies::Supplies;
-
-/// How many images are pulled at a time.
-pub(crate) const PULLS_AT_A_TIME: usize = 8;
 
 /// What every worker needs to act.
 pub(crate) struct Context {
@@ -53,7 +54,8 @@ pub(crate) struct Context {
     pub(crate) host: Arc<Host>,
     pub(crate) recorder: Recorder,
     pub(crate) directory: PodDirectory,
-    pub(crate) pulls: Semaphore,
+    pub(crate) pulls: Pulls,
+    pub(crate) access: Access,
     /// The node's own object as last seen.
     pub(crate) node: watch::Receiver<Option<Arc<Node>>>,
     pub(crate) services: Services,

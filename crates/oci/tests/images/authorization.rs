@@ -1,6 +1,6 @@
 //! Who may pull what, and that nobody else learns the secrets.
 
-use coracle_lifecycle::ImageError;
+use coracle_lifecycle::{ImageError, Images};
 
 use crate::fixture::{CNCF, Fixture, Image, manifest_path};
 use crate::server::{Answer, Asked, endless, ok, status, with_header};
@@ -41,6 +41,19 @@ fn wants_token(fixture: &Fixture, token: impl Fn(&Asked) -> Answer + Send + Sync
 
 fn token() -> Answer {
     ok(format!(r#"{{"token":"{TOKEN}"}}"#))
+}
+
+#[tokio::test]
+async fn as_whom_an_image_was_pulled_is_told() {
+    let (fixture, _) = fixture().await;
+    let user = fixture.credential(ME);
+    let pull = || async {
+        let pulled = fixture.store.pull(&fixture.reference("app:1"), std::slice::from_ref(&user)).await;
+        pulled.unwrap().user
+    };
+    assert_eq!(pull().await, None, "nobody asked");
+    wants_basic(&fixture);
+    assert_eq!(pull().await, Some(user.clone()));
 }
 
 fn check_denied(error: &ImageError) {

@@ -1,5 +1,7 @@
 //! A store in a directory of its own, beside a scripted registry, and images to put there.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use coracle_lifecycle::{Credential, Digest, ImageError, Images, LocalImage};
 use coracle_oci::{Settings, Store};
@@ -36,9 +38,15 @@ impl Fixture {
 
     /// The store as the next process finds it.
     pub(crate) fn reopen(self) -> Self {
+        self.reopen_with(|_| ())
+    }
+
+    pub(crate) fn reopen_with(self, change: impl FnOnce(&mut Settings)) -> Self {
         let Self { server, directory, store } = self;
         drop(store);
-        let store = open(settings(&server, &directory));
+        let mut settings = settings(&server, &directory);
+        change(&mut settings);
+        let store = open(settings);
         Self { server, directory, store }
     }
 
@@ -48,7 +56,7 @@ impl Fixture {
     }
 
     pub(crate) async fn pull(&self, image: &str) -> Result<LocalImage, ImageError> {
-        self.store.pull(&self.reference(image), &[]).await
+        self.store.pull(&self.reference(image), &[]).await.map(|pulled| pulled.image)
     }
 
     pub(crate) async fn pull_as(
@@ -57,7 +65,7 @@ impl Fixture {
         users: &[(&str, &str)],
     ) -> Result<LocalImage, ImageError> {
         let credentials: Vec<Credential> = users.iter().map(|user| self.credential(*user)).collect();
-        self.store.pull(&self.reference(image), &credentials).await
+        self.store.pull(&self.reference(image), &credentials).await.map(|pulled| pulled.image)
     }
 
     pub(crate) async fn find(&self, image: &str) -> Option<LocalImage> {
@@ -77,7 +85,8 @@ impl Fixture {
 }
 
 fn settings(server: &Server, directory: &TempDir) -> Settings {
-    Settings { insecure_registries: vec![server.host()], ..Settings::new(directory.path()) }
+    let (insecure_registries, retry_delay) = (vec![server.host()], Duration::from_millis(1));
+    Settings { insecure_registries, retry_delay, ..Settings::new(directory.path()) }
 }
 
 pub(crate) fn open(settings: Settings) -> Store {

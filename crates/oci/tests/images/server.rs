@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -13,13 +14,19 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt, stream};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::body::{Frame, Incoming};
-use hyper::header::AUTHORIZATION;
+use hyper::header::{AUTHORIZATION, RANGE};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 pub(crate) type Answer = Response<BoxBody<Bytes, io::Error>>;
 type Route = Arc<dyn Fn(Asked) -> BoxFuture<'static, Answer> + Send + Sync>;
@@ -30,6 +37,7 @@ pub(crate) struct Asked {
     pub(crate) path: String,
     pub(crate) query: String,
     pub(crate) authorization: Option<String>,
+    pub(crate) range: Option<String>,
 }
 
 /// The server; it ends when it is dropped.
@@ -50,12 +58,20 @@ type Guard = Arc<dyn Fn(&Asked) -> Option<Answer> + Send + Sync>;
 
 impl Server {
     pub(crate) async fn start() -> Self {
+        Self::start_as(None).await
+    }
+
+    pub(crate) async fn start_with_tls(files: &TlsFiles) -> Self {
+        Self::start_as(Some(files.acceptor())).await
+    }
+
+    async fn start_as(tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (asked, _) = watch::channel(Vec::new());
         let script = Arc::new(Script { routes: Mutex::default(), guard: Mutex::default(), asked });
         let mut listening = JoinSet::new();
-        listening.spawn(listen(listener, script.clone()));
+        listening.spawn(listen(listener, tls, script.clone()));
         Self { address, script, _listening: listening }
     }
 
@@ -105,14 +121,51 @@ impl Server {
     }
 }
 
-async fn listen(listener: TcpListener, script: Arc<Script>) {
-    let mut connections = JoinSet::new();
-    while let Ok((connection, _)) = listener.accept().await {
-        connections.spawn(serve(connection, script.clone()));
+/// What a server proves itself with, and who signs its clients' certificates if it asks for them.
+pub(crate) struct TlsFiles {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+    pub(crate) clients: Option<PathBuf>,
+}
+
+impl TlsFiles {
+    fn acceptor(&self) -> TlsAcceptor {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let certificates = CertificateDer::pem_file_iter(&self.certificate).unwrap();
+        let certificates = certificates.collect::<Result<Vec<_>, _>>().unwrap();
+        let key = PrivateKeyDer::from_pem_file(&self.key).unwrap();
+        let builder = match &self.clients {
+            None => ServerConfig::builder().with_no_client_auth(),
+            Some(authority) => {
+                let mut roots = RootCertStore::empty();
+                roots.add(CertificateDer::from_pem_file(authority).unwrap()).unwrap();
+                let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap();
+                ServerConfig::builder().with_client_cert_verifier(verifier)
+            }
+        };
+        TlsAcceptor::from(Arc::new(builder.with_single_cert(certificates, key).unwrap()))
     }
 }
 
-async fn serve(connection: TcpStream, script: Arc<Script>) {
+async fn listen(listener: TcpListener, tls: Option<TlsAcceptor>, script: Arc<Script>) {
+    let mut connections = JoinSet::new();
+    while let Ok((connection, _)) = listener.accept().await {
+        let (tls, script) = (tls.clone(), script.clone());
+        connections.spawn(async move {
+            match tls {
+                None => serve(connection, script).await,
+                // Who does not trust the server leaves here.
+                Some(tls) => {
+                    if let Ok(connection) = tls.accept(connection).await {
+                        serve(connection, script).await;
+                    }
+                }
+            }
+        });
+    }
+}
+
+async fn serve(connection: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, script: Arc<Script>) {
     let service = service_fn(move |request: Request<Incoming>| {
         let script = script.clone();
         async move { Ok::<_, Infallible>(script.answer(&request).await) }
@@ -124,11 +177,11 @@ async fn serve(connection: TcpStream, script: Arc<Script>) {
 
 impl Script {
     async fn answer(&self, request: &Request<Incoming>) -> Answer {
-        let authorization =
-            request.headers().get(AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
+        let header = |name| request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+        let (authorization, range) = (header(AUTHORIZATION), header(RANGE));
         let uri = request.uri();
         let query = uri.query().unwrap_or_default().to_owned();
-        let asked = Asked { path: uri.path().to_owned(), query, authorization };
+        let asked = Asked { path: uri.path().to_owned(), query, authorization, range };
         self.asked.send_modify(|all| all.push(asked.clone()));
         let guard = self.guard.lock().unwrap().clone();
         if let Some(refusal) = guard.and_then(|guard| guard(&asked)) {

@@ -3,7 +3,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use coracle_lifecycle::{
-    BoxFuture, Credential, Digest, ImageContent, ImageError, ImageModule, Images, LocalImage,
+    BoxFuture, Credential, Digest, ImageContent, ImageError, ImageModule, Images, LocalImage, PulledImage,
 };
 use tokio::sync::watch;
 
@@ -85,7 +85,7 @@ impl Images for FakeImages {
         &'a self,
         reference: &'a str,
         credentials: &'a [Credential],
-    ) -> BoxFuture<'a, Result<LocalImage, ImageError>> {
+    ) -> BoxFuture<'a, Result<PulledImage, ImageError>> {
         Box::pin(async move {
             let users = credentials.iter().map(|credential| credential.username.clone()).collect();
             self.change(|store| store.pulls.push((reference.to_owned(), users)));
@@ -94,7 +94,7 @@ impl Images for FakeImages {
             pull.1 = true;
             match self.state.borrow().failures.get(reference) {
                 Some(failure) => Err(failure.clone()),
-                None => Ok(image(reference)),
+                None => Ok(PulledImage { image: image(reference), user: credentials.first().cloned() }),
             }
         })
     }

@@ -6,7 +6,7 @@ use coracle_lifecycle::Host;
 use k8s_openapi::api::core::v1::Node;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
@@ -16,9 +16,10 @@ use super::objects::{State, path};
 use super::runtime::{FakeRuntime, Run};
 use super::{PATIENCE, shown};
 use crate::Layout;
+use crate::access::Access;
 use crate::events::{Recorder, record};
 use crate::pods::{
-    Context, Dispatcher, PULLS_AT_A_TIME, PodApi, PodDirectory, Services, ShutdownGrace, Stop, Supplies,
+    Context, Dispatcher, PodApi, PodDirectory, PullSettings, Pulls, Services, ShutdownGrace, Stop, Supplies,
 };
 
 pub(crate) const NODE: &str = "n1";
@@ -114,7 +115,8 @@ impl Scene {
             }),
             recorder,
             directory: self.directory.clone(),
-            pulls: Semaphore::new(PULLS_AT_A_TIME),
+            pulls: Pulls::new(PullSettings::default()),
+            access: Access::new(self.layout.image_access()),
             shutdown_grace: self.shutdown_grace,
             node: self.node.subscribe(),
             services,

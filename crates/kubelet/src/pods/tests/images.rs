@@ -81,3 +81,28 @@ async fn an_invalid_name_says_so() {
     scene.create("p", pod("Always", "app"));
     scene.waits("p", "InvalidImageName").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_image_is_for_pods_that_could_pull_it() {
+    let scene = Scene::new().await;
+    let config = r#"{"auths":{"r":{"username":"ann","password":"x"}}}"#;
+    let config = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, config);
+    scene.api.put(SECRET, json!({ "metadata": {}, "data": { ".dockerconfigjson": config } }));
+    let with_secret = |mut pod: Value| {
+        pod["spec"]["imagePullSecrets"] = json!([{ "name": "registry" }]);
+        pod
+    };
+    scene.create("owner", with_secret(with_policy("IfNotPresent")));
+    scene.phase("owner", "Running").await;
+    scene.images.add("app");
+    scene.create("owner-again", with_secret(with_policy("Never")));
+    scene.phase("owner-again", "Running").await;
+    assert_eq!(scene.images.state.borrow().pulls.len(), 1);
+    scene.create("stranger", with_policy("Never"));
+    let shown = scene.waits("stranger", "ErrImageNeverPull").await;
+    let message = container(&shown)["state"]["waiting"]["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("does not have the credentials"), "{message}");
+    scene.images.fail("app", ImageError::Unauthorized("app: who are you?".to_owned()));
+    scene.create("guest", with_policy("IfNotPresent"));
+    scene.waits("guest", "ErrImagePull").await;
+}
