@@ -174,7 +174,10 @@ fn begin_with(record: &mut ContainerRecord, action: &Action, now: Timestamp) {
 
 fn stop(record: &mut ContainerRecord, grace: Duration, now: Timestamp) {
     if let Some(started_at) = record.state.running_since() {
-        let until = now.saturating_add(grace).unwrap_or(Timestamp::MAX);
+        // What is left of the end that was decided, not of the plan: that was made a moment ago, and a run that may go on
+        // for that moment longer would be stopped again and again.
+        let left = record.course.ending.map_or(grace, |ending| ending.left(now));
+        let until = now.saturating_add(left).unwrap_or(Timestamp::MAX);
         record.state = ContainerState::Stopping { started_at, until };
         record.course.hook = None;
     }

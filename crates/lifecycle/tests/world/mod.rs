@@ -274,6 +274,8 @@ impl World {
             assert!(round < 10, "the plan has no end");
             let plan = plan(&self.observed, self.now);
             self.wake = plan.wake;
+            // As the clock of a worker does.
+            self.now += Duration::from_micros(1);
             for action in &plan.actions {
                 self.happen(Event::Began(action.clone()));
             }
