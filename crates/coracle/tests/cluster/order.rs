@@ -133,8 +133,9 @@ async fn containers_have_policies_and_rules_of_their_own() {
             {"name": "other", "image": sleep},
         ],
     });
+    // The source may end before the other one has begun at all, round after round.
     let anew = |pod: &Pod| {
-        ["first", "source", "other"]
+        ["first", "source"]
             .iter()
             .all(|name| status(pod, name).is_some_and(|status| status.restart_count >= 1))
     };
