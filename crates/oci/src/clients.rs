@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use coracle_lifecycle::Digest;
+use parking_lot::Mutex;
 use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Certificate, Client, ClientBuilder, Identity, NoProxy, Proxy};
 use thiserror::Error;
@@ -84,8 +84,8 @@ impl Clients {
         Ok(client)
     }
 
-    fn made(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Client>> {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    fn made(&self) -> parking_lot::MutexGuard<'_, HashMap<Digest, Client>> {
+        self.made.lock()
     }
 
     fn builder(&self, is_local: bool) -> ClientBuilder {

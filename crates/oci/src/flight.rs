@@ -1,9 +1,10 @@
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
+use parking_lot::Mutex;
 
 type Task<T> = BoxFuture<'static, T>;
 type Entries<T> = Mutex<Table<T>>;
@@ -29,7 +30,7 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.table.lock();
         if let Some(shared) = table.entries.get(&key).and_then(|(_, weak)| weak.upgrade()) {
             return shared;
         }
@@ -58,7 +59,7 @@ struct Landing<T: Clone> {
 
 impl<T: Clone> Drop for Landing<T> {
     fn drop(&mut self) {
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.table.lock();
         // Another flight may have begun under this key since the last who awaited this one left.
         if table.entries.get(&self.key).is_some_and(|(number, _)| *number == self.number) {
             table.entries.remove(&self.key);
@@ -75,7 +76,7 @@ mod tests {
     use super::*;
 
     fn is_empty<T: Clone>(flights: &Flights<T>) -> bool {
-        flights.table.lock().unwrap().entries.is_empty()
+        flights.table.lock().entries.is_empty()
     }
 
     #[tokio::test]

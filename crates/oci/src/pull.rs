@@ -47,7 +47,11 @@ type Asked = Vec<(Server, Vec<Credential>)>;
 
 async fn servers(inner: &Arc<Inner>, name: &ImageName) -> Result<Vec<Server>, ImageError> {
     let (inner, asked) = (inner.clone(), name.clone());
-    let servers = tokio::task::spawn_blocking(move || inner.registries.servers(&asked)).await;
+    let servers = if inner.registries.reads_files() {
+        tokio::task::spawn_blocking(move || inner.registries.servers(&asked)).await
+    } else {
+        Ok(inner.registries.servers(&asked))
+    };
     let failed = |why: String| ImageError::Storage(format!("image \"{name}\": its registry: {why}"));
     servers.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
 }

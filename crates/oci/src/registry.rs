@@ -1,10 +1,10 @@
 use std::error::Error as _;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 
 use coracle_lifecycle::{Credential, Digest};
 use oci_client::errors::OciErrorCode;
+use parking_lot::Mutex;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue, RANGE};
 use reqwest::{Client, Response, StatusCode, Url};
 use serde::Deserialize;
@@ -82,7 +82,12 @@ impl Registries {
         Self { insecure, directory, clients }
     }
 
-    /// The servers that are asked for the content of `name`, in this order; the last is the registry itself. It reads files.
+    /// Whether [`Self::servers`] has files to read.
+    pub(crate) fn reads_files(&self) -> bool {
+        self.directory.is_some()
+    }
+
+    /// The servers that are asked for the content of `name`, in this order; the last is the registry itself.
     pub(crate) fn servers(&self, name: &ImageName) -> Result<Vec<Server>, ConfigurationError> {
         let is_plain = self.insecure.iter().any(|host| host == name.registry());
         let scheme = if is_plain { "http" } else { "https" };
@@ -213,7 +218,7 @@ impl Source {
 
     /// The user that the server asked for.
     fn user(&self) -> Option<Credential> {
-        let authorization = self.authorization.lock().unwrap_or_else(PoisonError::into_inner);
+        let authorization = self.authorization.lock();
         authorization.as_ref().and(self.credential.clone())
     }
 
@@ -280,7 +285,7 @@ impl Source {
         if start > 0 {
             request = request.header(RANGE, format!("bytes={start}-"));
         }
-        let authorization = self.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let authorization = self.authorization.lock().clone();
         if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
@@ -296,7 +301,7 @@ impl Source {
             repository: &self.path,
         };
         let answer = applicant.answer(&challenge).await?;
-        *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
+        *self.authorization.lock() = Some(answer);
         Ok(())
     }
 }

@@ -1,10 +1,11 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_lifecycle::{BoxFuture, Credential, Digest, ImageError, Images, LocalImage, PulledImage};
+use parking_lot::{Mutex, MutexGuard};
 use thiserror::Error;
 use tokio_util::task::TaskTracker;
 
@@ -127,7 +128,7 @@ pub(crate) struct Inner {
 
 impl Inner {
     pub(crate) fn writing(&self) -> MutexGuard<'_, ()> {
-        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+        self.writing.lock()
     }
 }
 
@@ -243,13 +244,13 @@ impl Inner {
     /// Keeps the files of a chain for as long as `directory` exists.
     fn lend(self: &Arc<Self>, chain: &Digest, directory: PathBuf) {
         let hold = self.catalog.hold(vec![Part::Tree(chain.clone())]);
-        let mut lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lent = self.lent.lock();
         lent.insert(directory, hold);
     }
 
     /// Lets go what was kept for directories that are gone.
     fn take_back(&self) {
-        let mut lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lent = self.lent.lock();
         let returned: Vec<Hold> =
             lent.extract_if(|directory, _| !directory.exists()).map(|(_, hold)| hold).collect();
         drop(lent);

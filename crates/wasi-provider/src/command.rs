@@ -6,15 +6,14 @@ use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 use coracle_lifecycle::{ContainerSpec, Digest, ImageModule, StartError};
+use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, open, openat, readlinkat, statat};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 use crate::engine::hexadecimal;
-use crate::locks::lock;
 
 /// Symbolic links on the way to a program, as many as Linux follows.
 const MOST_LINKS: usize = 40;
@@ -65,11 +64,11 @@ impl Commands {
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         };
-        if let Some(digest) = lock(&self.digests).get(&identity) {
+        if let Some(digest) = self.digests.lock().get(&identity) {
             return Ok(digest.clone());
         }
         let digest = digest_of(file)?;
-        let mut digests = lock(&self.digests);
+        let mut digests = self.digests.lock();
         if digests.len() >= MOST_DIGESTS {
             digests.clear();
         }

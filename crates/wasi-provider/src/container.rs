@@ -2,20 +2,20 @@
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use coracle_lifecycle::{BoxFuture, Cause, Container, ContainerSpec, Exit, Known, Usage};
 use futures::FutureExt as _;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::now;
 use crate::end::{self, Verdict};
-use crate::locks::lock;
 use crate::log::Log;
 use crate::ticker::{Hurry, Ticker};
 use crate::turns::Turns;
@@ -139,11 +139,11 @@ impl Run {
 
     /// Makes the end of a guest that stands still known, once.
     fn end(&self, cause_and_message: impl FnOnce(Option<&Stopping>) -> (Cause, Option<String>)) {
-        let mut stopping = lock(&self.stopping);
+        let mut stopping = self.stopping.lock();
         if self.is_ended() {
             return;
         }
-        if let Some(log) = lock(&self.log).take() {
+        if let Some(log) = self.log.lock().take() {
             log.finish();
         }
         let (cause, message) = cause_and_message(stopping.take().as_ref());
@@ -159,7 +159,7 @@ impl Run {
     /// tasks only clean up. One that runs ends with its turn.
     fn kill(&self, cause: Cause) {
         {
-            let mut stopping = lock(&self.stopping);
+            let mut stopping = self.stopping.lock();
             if self.is_ended() {
                 return;
             }

@@ -16,7 +16,6 @@ mod guest;
 mod http;
 mod inspect;
 mod lines;
-mod locks;
 mod log;
 mod network;
 mod outgoing;

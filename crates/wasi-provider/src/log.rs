@@ -4,15 +4,15 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use coracle_lifecycle::LogFile;
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
 use tracing::warn;
 
 use crate::clock::now;
 use crate::lines::{Channel, Lines};
-use crate::locks::lock;
 
 /// A container's log. Writing never fails: what cannot be written, on a full disk, is dropped, counted and said once.
 #[derive(Clone)]
@@ -37,14 +37,14 @@ impl Log {
     }
 
     pub(crate) fn write(&self, channel: Channel, bytes: &[u8]) {
-        let mut writer = lock(&self.0);
+        let mut writer = self.0.lock();
         let lines = writer.lines.of(channel, bytes, now());
         writer.append(&lines);
     }
 
     /// Writes the lines that never ended.
     pub(crate) fn finish(&self) {
-        let mut writer = lock(&self.0);
+        let mut writer = self.0.lock();
         let lines = writer.lines.finish(now());
         writer.append(&lines);
         if writer.dropped > 0 {
@@ -193,10 +193,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("0.log");
         let log = Log::open(settings(path.clone(), 1 << 20, 2)).unwrap();
-        lock(&log.0).file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        log.0.lock().file = OpenOptions::new().write(true).open("/dev/full").unwrap();
         log.write(Channel::Stderr, b"lost\n");
-        assert!(lock(&log.0).dropped > 5);
-        lock(&log.0).file = open(&path).unwrap();
+        assert!(log.0.lock().dropped > 5);
+        log.0.lock().file = open(&path).unwrap();
         log.write(Channel::Stderr, b"kept\n");
         assert_eq!(texts(&path), ["kept"]);
     }

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use coracle_lifecycle::{BoxFuture, Digest, ImageModule, PrepareError};
 use futures::future::{FutureExt as _, Shared};
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
@@ -16,7 +17,6 @@ use crate::cache::Cache;
 use crate::compile::{Compiler, Job};
 use crate::engine::{Layout, hexadecimal};
 use crate::inspect::{Inspected, inspect};
-use crate::locks::lock;
 use crate::program::{Host, Program};
 
 /// Larger programs are refused unread.
@@ -40,7 +40,7 @@ impl Programs {
 
     /// The program in this file; compiled unless it was before, loaded unless it is.
     pub(crate) fn load(&self, module: &ImageModule) -> Loading {
-        let mut known = lock(&self.known);
+        let mut known = self.known.lock();
         if let Some(loading) = known.get(&module.digest).filter(|loading| !may_be_tried_again(loading)) {
             return loading.clone();
         }
@@ -54,11 +54,11 @@ impl Programs {
 
     /// The program that was asked for before.
     pub(crate) fn find(&self, module: &Digest) -> Option<Loading> {
-        lock(&self.known).get(module).cloned()
+        self.known.lock().get(module).cloned()
     }
 
     pub(crate) fn forget(&self, module: &Digest) {
-        lock(&self.known).remove(module);
+        self.known.lock().remove(module);
         for (_, cache) in &self.loader.targets {
             cache.forget(module);
         }

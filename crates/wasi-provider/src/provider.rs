@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 use std::{io, thread};
 
@@ -14,6 +14,7 @@ use coracle_lifecycle::{
 };
 use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::Pod;
+use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
@@ -30,7 +31,6 @@ use crate::engine::{Layout, compatibility, engine};
 use crate::guest::{World, serving_port, world};
 use crate::http::{self, Instances, Server};
 use crate::inspect::Kind;
-use crate::locks::lock;
 use crate::log::Log;
 use crate::network::listen;
 use crate::program::{Host, Program};
@@ -279,7 +279,7 @@ impl WasiProvider {
     }
 
     fn register(&self, run: &Arc<Run>) -> Result<(), StartError> {
-        match lock(&self.runs).entry(run.spec().id.clone()) {
+        match self.runs.lock().entry(run.spec().id.clone()) {
             Entry::Occupied(entry) => {
                 Err(StartError::Invalid(format!("the container {} was started before", entry.key())))
             }
@@ -292,7 +292,7 @@ impl WasiProvider {
 
     /// What the containers of a pod use together.
     fn pod(&self, uid: &PodUid) -> Arc<Count> {
-        Arc::clone(lock(&self.pods).entry(uid.clone()).or_default())
+        Arc::clone(self.pods.lock().entry(uid.clone()).or_default())
     }
 }
 
@@ -334,12 +334,12 @@ impl Provider for WasiProvider {
     }
 
     fn containers(&self) -> BoxFuture<'_, Vec<Known>> {
-        let known = lock(&self.runs).values().map(Run::known).collect();
+        let known = self.runs.lock().values().map(Run::known).collect();
         std::future::ready(known).boxed()
     }
 
     fn remove(&self, id: &ContainerId) {
-        let removed = lock(&self.runs).remove(id);
+        let removed = self.runs.lock().remove(id);
         if let Some(run) = removed {
             // Nobody could reach it any more.
             run.stop(Duration::ZERO);
@@ -347,7 +347,7 @@ impl Provider for WasiProvider {
     }
 
     fn remove_pod(&self, uid: &PodUid) {
-        lock(&self.pods).remove(uid);
+        self.pods.lock().remove(uid);
     }
 }
 

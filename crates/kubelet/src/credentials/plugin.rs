@@ -2,10 +2,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use coracle_lifecycle::{Credential, RegistryKey, repository_of};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -184,7 +184,7 @@ impl Plugin {
     }
 
     fn known_for(&self, image: &str, registry: &str) -> Option<Vec<Credential>> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.lock();
         let now = Instant::now();
         let mut fresh = [image, registry, ""].into_iter().filter_map(|key| known.get(key));
         fresh.find(|known| known.until > now).map(|known| known.credentials.clone())
@@ -200,7 +200,7 @@ impl Plugin {
         let login = |(registry, Login { username, password })| Credential { registry, username, password };
         let credentials: Vec<Credential> = answer.auth.unwrap_or_default().into_iter().map(login).collect();
         let now = Instant::now();
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         known.retain(|_, known| known.until > now);
         if let Some(until) = now.checked_add(lasts) {
             known.insert(key, Known { until, credentials: credentials.clone() });

@@ -1,8 +1,9 @@
 use std::collections::HashMap;
-use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
 
 use coracle_lifecycle::PodUid;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::watch;
 
 /// The pods on this node as their workers know them: what the HTTP API answers from.
@@ -59,10 +60,10 @@ impl PodDirectory {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, HashMap<PodUid, PodView>> {
-        self.pods.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.pods.read()
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, HashMap<PodUid, PodView>> {
-        self.pods.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.pods.write()
     }
 }

@@ -1,6 +1,6 @@
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until};
 
@@ -66,7 +66,7 @@ impl Rate {
 
     /// When the next one may begin that asks now.
     fn next(&self, now: Instant) -> Instant {
-        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut due = self.due.lock();
         let quiet = now.checked_sub(self.burst).unwrap_or(now);
         let next = due.map_or(quiet, |due| due.max(quiet)) + self.interval;
         *due = Some(next);

@@ -1,8 +1,9 @@
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use coracle_lifecycle::{Event, PodIdentity, PodUid};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::PodApi;
@@ -57,7 +58,7 @@ impl Supply {
     }
 
     fn lock(&self) -> MutexGuard<'_, bool> {
-        self.is_closed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.is_closed.lock()
     }
 }
 
@@ -84,6 +85,6 @@ impl Supplies {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<PodUid, Arc<Supply>>> {
-        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pods.lock()
     }
 }

@@ -1,10 +1,10 @@
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use coracle_lifecycle::PodIdentity;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ServiceAccountTokenProjection;
+use parking_lot::{Mutex, MutexGuard};
 use thiserror::Error;
 use tokio::sync::Notify;
 use tokio::time::sleep;
@@ -140,7 +140,7 @@ impl Tokens {
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 }
 

@@ -1,11 +1,12 @@
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::{Method, StatusCode};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use kube::Client;
 use kube::api::{Api, PostParams};
+use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
@@ -124,14 +125,14 @@ impl Gate {
     }
 
     fn remembered(&self, question: &Question) -> Option<bool> {
-        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let answers = self.answers.lock();
         let answer = answers.get(question).filter(|answer| Instant::now() < answer.until)?;
         Some(answer.is_allowed)
     }
 
     fn remember(&self, question: Question, is_allowed: bool) {
         let now = Instant::now();
-        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut answers = self.answers.lock();
         if answers.len() >= REMEMBERED {
             answers.retain(|_, answer| now < answer.until);
         }

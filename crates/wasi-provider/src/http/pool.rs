@@ -1,13 +1,12 @@
 //! Instances that are waiting for a request.
 
-use std::sync::Mutex;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
 use super::job::Job;
-use crate::locks::lock;
 
 /// What a waiting instance is sent: a request, or that it is not needed any more.
 pub(super) type Inbox = UnboundedSender<Option<Box<Job>>>;
@@ -24,13 +23,13 @@ struct Waiting {
 impl Pool {
     /// Adds an instance that can take one more request.
     pub(super) fn add(&self, inbox: Inbox) {
-        lock(&self.0).push(Waiting { inbox, since: Instant::now() });
+        self.0.lock().push(Waiting { inbox, since: Instant::now() });
     }
 
     /// Gives the job to an instance that waits, or back.
     pub(super) fn offer(&self, mut job: Box<Job>) -> Result<(), Box<Job>> {
         loop {
-            let Some(waiting) = lock(&self.0).pop() else { return Err(job) };
+            let Some(waiting) = self.0.lock().pop() else { return Err(job) };
             match waiting.inbox.send(Some(job)) {
                 Ok(()) => return Ok(()),
                 // It has ended meanwhile.
@@ -44,7 +43,7 @@ impl Pool {
 
     /// Sends those away that have waited for longer than this.
     pub(super) fn retire(&self, limit: Duration) {
-        let mut waiting = lock(&self.0);
+        let mut waiting = self.0.lock();
         let kept = waiting.iter().position(|one| one.since.elapsed() < limit).unwrap_or(waiting.len());
         for old in waiting.drain(..kept) {
             // Who has ended meanwhile needs not be told.
@@ -54,6 +53,6 @@ impl Pool {
 
     /// Takes out all inboxes of an instance that has ended.
     pub(super) fn remove(&self, inbox: &Inbox) {
-        lock(&self.0).retain(|waiting| !waiting.inbox.same_channel(inbox));
+        self.0.lock().retain(|waiting| !waiting.inbox.same_channel(inbox));
     }
 }

@@ -1,13 +1,11 @@
 //! The tasks of one server.
 
 use std::future::poll_fn;
-use std::sync::Mutex;
 use std::task::ready;
 
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
-
-use crate::locks::lock;
 
 /// Tasks that end when they are done, or all at once. Those that are done are forgotten as others begin.
 #[derive(Debug)]
@@ -23,7 +21,7 @@ impl Tasks {
     }
 
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let mut set = lock(&self.set);
+        let mut set = self.set.lock();
         while set.try_join_next().is_some() {}
         set.spawn_on(task, &self.runtime);
     }
@@ -31,7 +29,7 @@ impl Tasks {
     /// Waits until there are none, those that begin meanwhile among them.
     pub(super) async fn finished(&self) {
         poll_fn(|context| {
-            let mut set = lock(&self.set);
+            let mut set = self.set.lock();
             while ready!(set.poll_join_next(context)).is_some() {}
             std::task::Poll::Ready(())
         })
@@ -40,6 +38,6 @@ impl Tasks {
 
     /// Ends all of them, each before its next turn.
     pub(super) fn abort(&self) {
-        lock(&self.set).abort_all();
+        self.set.lock().abort_all();
     }
 }

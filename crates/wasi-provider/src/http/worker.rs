@@ -2,11 +2,12 @@
 
 use std::future::{pending, poll_fn};
 use std::pin::pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt as _};
+use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{Instant, sleep_until};
@@ -21,7 +22,6 @@ use super::pool::Inbox;
 use super::service::Service;
 use crate::end::message;
 use crate::guest::ComponentGuest;
-use crate::locks::lock;
 use crate::program::Instance;
 
 /// An instance is ended this much later than the client is told that it took too long.
@@ -85,9 +85,9 @@ impl Worker {
                 return Poll::Ready(done.flatten());
             }
             // It waits for something: for others it is free.
-            lock(desk).wait_in_pool(service, inbox);
+            desk.lock().wait_in_pool(service, inbox);
             while alarm.as_mut().poll(context).is_ready() {
-                let Some(next) = lock(desk).deadline(service.settings.patience) else {
+                let Some(next) = desk.lock().deadline(service.settings.patience) else {
                     return Poll::Ready(Err(Stuck.into()));
                 };
                 alarm.as_mut().reset(next);
@@ -119,26 +119,26 @@ async fn answer_all(
     service: &Service,
 ) -> wasmtime::Result<()> {
     let mut calls = FuturesUnordered::new();
-    lock(desk).begin(&first);
+    desk.lock().begin(&first);
     calls.push(call(accessor, proxy, first));
     poll_fn(|context| {
         loop {
             match calls.poll_next_unpin(context) {
                 Poll::Ready(Some(done)) => {
-                    lock(desk).finish(&done?);
+                    desk.lock().finish(&done?);
                     continue;
                 }
                 Poll::Ready(None) | Poll::Pending => {}
             }
             if let Some(job) = next(jobs, desk, context) {
-                lock(desk).begin(&job);
+                desk.lock().begin(&job);
                 calls.push(call(accessor, proxy, job));
                 continue;
             }
             if !calls.is_empty() || accessor.poll_no_interesting_tasks(context).is_pending() {
                 return Poll::Pending;
             }
-            let mut desk = lock(desk);
+            let mut desk = desk.lock();
             desk.last = None;
             return if desk.is_done(service) { Poll::Ready(Ok(())) } else { Poll::Pending };
         }
@@ -153,7 +153,7 @@ fn next(
     context: &mut Context<'_>,
 ) -> Option<Box<Job>> {
     while let Poll::Ready(Some(sent)) = jobs.poll_recv(context) {
-        let mut desk = lock(desk);
+        let mut desk = desk.lock();
         desk.waits -= 1;
         match sent {
             Some(job) => return Some(job),

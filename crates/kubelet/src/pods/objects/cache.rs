@@ -1,6 +1,7 @@
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 
@@ -39,7 +40,7 @@ impl<K: Referable> Cache<K> {
     /// The entry of an object, new when nobody holds it; `changed` hears of its changes.
     pub(super) fn entry(&self, namespace: &str, name: &str, changed: &Arc<Notify>) -> Arc<Entry<K>> {
         let key = (namespace.to_owned(), name.to_owned());
-        let mut entries = lock(&self.entries);
+        let mut entries = self.entries.lock();
         let entry = entries.get(&key).and_then(Weak::upgrade).unwrap_or_else(|| {
             let entry = self.begin(&key);
             entries.insert(key, Arc::downgrade(&entry));
@@ -60,7 +61,7 @@ impl<K: Referable> Cache<K> {
     /// How many objects are held.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        lock(&self.entries).len()
+        self.entries.lock().len()
     }
 }
 
@@ -94,7 +95,7 @@ impl<K: Referable> Entry<K> {
 
 impl<K> Drop for Entry<K> {
     fn drop(&mut self) {
-        let mut entries = lock(&self.entries);
+        let mut entries = self.entries.lock();
         // Somebody else may have begun to hold the object again meanwhile.
         if entries.get(&self.key).is_some_and(|entry| entry.strong_count() == 0) {
             entries.remove(&self.key);
@@ -137,13 +138,14 @@ impl<K: Referable> News<K> {
             is_new
         });
         if is_change {
-            lock(&self.listeners)
+            self.listeners
+                .lock()
                 .retain(|listener| listener.upgrade().inspect(|listener| listener.notify_one()).is_some());
         }
     }
 
     fn add_listener(&self, listener: &Arc<Notify>) {
-        let mut listeners = lock(&self.listeners);
+        let mut listeners = self.listeners.lock();
         listeners.retain(|listener| listener.strong_count() > 0);
         listeners.push(Arc::downgrade(listener));
     }
@@ -159,8 +161,4 @@ fn is_same<K: Referable>(old: &State<K>, new: &State<K>) -> bool {
         (State::Failed(old), State::Failed(new)) => old == new,
         _ => false,
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

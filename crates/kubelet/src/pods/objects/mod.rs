@@ -6,10 +6,11 @@ mod cache;
 mod source;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use coracle_lifecycle::{ObjectNames, Objects};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::Notify;
 
@@ -90,7 +91,7 @@ impl Held {
 
     /// The entries of these names. All are begun before one is waited for.
     fn entries(&self, names: &ObjectNames) -> Entries {
-        let mut held = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.entries.lock();
         let (source, namespace, changed) = (&self.source, &self.namespace, &self.changed);
         let mut entries = Entries::default();
         for name in &names.config_maps {
