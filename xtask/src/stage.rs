@@ -17,7 +17,7 @@ pub(crate) const TAG: &str = "v1";
 /// What has to be built before anything is started.
 pub(crate) struct Built {
     coracle: PathBuf,
-    guests: PathBuf,
+    pub(crate) guests: PathBuf,
 }
 
 impl Built {

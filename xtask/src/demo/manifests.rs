@@ -3,18 +3,21 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, ensure};
 use coracle_testing::workspace;
 
+use crate::progress::say;
 use crate::stage::{MANIFEST_REGISTRY, Stage, TAG};
 
 /// All manifests, as one stream of YAML documents.
 pub(super) struct Manifests(String);
 
 impl Manifests {
-    pub(super) fn read() -> anyhow::Result<Self> {
+    /// Leaves out those whose images were not built, and says so.
+    pub(super) fn read(guests: &Path) -> anyhow::Result<Self> {
         let folder = workspace().join("demos");
         let mut paths = Vec::new();
         for demo in fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))? {
@@ -25,8 +28,17 @@ impl Manifests {
         }
         ensure!(!paths.is_empty(), "there is no demos/*/manifest.yaml");
         paths.sort();
-        let texts: Result<Vec<_>, _> = paths.iter().map(fs::read_to_string).collect();
-        Ok(Self(texts?.join("\n---\n")))
+        let mut texts = Vec::new();
+        for path in paths {
+            let one = Self(fs::read_to_string(&path)?);
+            match one.images().iter().find(|image| !guests.join(format!("{image}.wasm")).is_file()) {
+                Some(image) => {
+                    say(&format!("{} is left out: `cargo xtask guests` builds {image}", path.display()));
+                }
+                None => texts.push(one.0),
+            }
+        }
+        Ok(Self(texts.join("\n---\n")))
     }
 
     /// The names of the images they use, each once: `hello` for `localhost:5000/hello:v1`.
