@@ -1,16 +1,19 @@
 //! Which pods can never run here: those that ask for more than a guest can have.
 
+use std::collections::BTreeMap;
+
 use coracle_lifecycle::Unsupported;
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, EphemeralContainer, Pod, SecurityContext, VolumeDevice,
 };
 
 use crate::http::{Malformed, Settings};
+use crate::outgoing::Rules;
 
 /// Refuses a pod that asks for the node's own processes, devices or powers; fields that ask for less are met anyway.
 pub(crate) fn accepts(pod: &Pod) -> Result<(), Unsupported> {
     let annotations = pod.metadata.annotations.as_ref();
-    annotations.map_or(Ok(()), |annotations| Settings::of(annotations).map(drop)).map_err(malformed)?;
+    annotations.map_or(Ok(()), annotated).map_err(malformed)?;
     let Some(spec) = &pod.spec else { return Ok(()) };
     refuse_if(spec.host_pid == Some(true), "spec.hostPID", NO_PROCESSES)?;
     refuse_if(spec.host_ipc == Some(true), "spec.hostIPC", NO_PROCESSES)?;
@@ -21,6 +24,13 @@ pub(crate) fn accepts(pod: &Pod) -> Result<(), Unsupported> {
             container.check(&format!("spec.{list}[{index}]"))?;
         }
     }
+    Ok(())
+}
+
+/// Whether all that the annotations ask for can be done.
+fn annotated(annotations: &BTreeMap<String, String>) -> Result<(), Malformed> {
+    Settings::of(annotations)?;
+    Rules::of(annotations)?;
     Ok(())
 }
 

@@ -16,6 +16,7 @@ use crate::log::Log;
 use crate::network::GuestNetwork;
 use crate::outgoing::Outgoing;
 use crate::output::Output;
+use crate::room::Room;
 use crate::usage::Limiter;
 
 /// The state of a store: a guest's world, and the limiter that holds it to its memory.
@@ -43,7 +44,7 @@ impl ComponentWorld {
         Self {
             context: world.context.build(),
             http: WasiHttpCtx::new(),
-            outgoing: Outgoing,
+            outgoing: world.outgoing,
             resources: ResourceTable::new(),
             network: world.network,
         }
@@ -60,6 +61,7 @@ impl ComponentWorld {
 pub(crate) struct World {
     pub(crate) context: WasiCtxBuilder,
     pub(crate) network: Arc<GuestNetwork>,
+    pub(crate) outgoing: Outgoing,
 }
 
 impl WasiView for ComponentGuest {
@@ -75,27 +77,41 @@ impl WasiHttpView for ComponentGuest {
     }
 }
 
-/// Opens what the container sees. Its standard input is closed.
+/// Opens what the container sees. Its standard input is closed. To be called in the runtime that runs guests.
 ///
 /// # Errors
-/// When its root or a mount is no directory that can be opened.
-pub(crate) fn world(spec: &ContainerSpec, kind: Kind, log: &Log) -> Result<World, StartError> {
-    let World { context: mut world, network } = surroundings(spec, kind, log, GuestNetwork::new(spec));
-    open(&mut world, &spec.root, "/", spec.read_only_root)?;
+/// When its root or a mount is no directory that can be opened, or an annotation says nothing that can be done.
+pub(crate) fn world(
+    spec: &ContainerSpec,
+    kind: Kind,
+    log: &Log,
+    room: &Arc<Room>,
+) -> Result<World, StartError> {
+    let network = GuestNetwork::new(spec);
+    let outgoing = Outgoing::new(spec, &network, room);
+    let outgoing = outgoing.map_err(|malformed| StartError::Invalid(malformed.to_string()))?;
+    let mut world = surroundings(spec, kind, log, network, outgoing);
+    open(&mut world.context, &spec.root, "/", spec.read_only_root)?;
     for mount in &spec.mounts {
-        open(&mut world, &mount.source, &mount.target, mount.read_only)?;
+        open(&mut world.context, &mount.source, &mount.target, mount.read_only)?;
     }
-    Ok(World { context: world, network })
+    Ok(world)
 }
 
 /// All that the container sees but its files.
-pub(crate) fn surroundings(spec: &ContainerSpec, kind: Kind, log: &Log, network: Arc<GuestNetwork>) -> World {
+pub(crate) fn surroundings(
+    spec: &ContainerSpec,
+    kind: Kind,
+    log: &Log,
+    network: Arc<GuestNetwork>,
+    outgoing: Outgoing,
+) -> World {
     let mut world = WasiCtxBuilder::new();
     world.args(&spec.command_line()).envs(&environment(spec, kind));
     world.stdout(Output::new(log, Channel::Stdout)).stderr(Output::new(log, Channel::Stderr));
     world.initial_cwd(spec.directory());
     network.open(&mut world);
-    World { context: world, network }
+    World { context: world, network, outgoing }
 }
 
 fn open(world: &mut WasiCtxBuilder, source: &Path, target: &str, read_only: bool) -> Result<(), StartError> {

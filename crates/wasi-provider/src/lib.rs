@@ -24,6 +24,7 @@ mod program;
 mod programs;
 mod provider;
 mod room;
+mod tasks;
 mod ticker;
 mod turns;
 mod usage;

@@ -5,6 +5,7 @@
 //! translation would be missing.
 
 mod concurrent;
+mod dial;
 mod lookup;
 mod names;
 mod tcp;

@@ -266,11 +266,12 @@ impl WasiProvider {
 
     /// Opens the container's files, on a thread that may wait for them.
     async fn open(&self, spec: ContainerSpec, kind: Kind) -> Result<(ContainerSpec, World, Log), StartError> {
+        let room = Arc::clone(&self.room);
         let opened = self.runtime.handle().spawn_blocking(move || {
             let log = Log::open(spec.log.clone()).map_err(|error| {
                 StartError::Failed(format!("the log {} cannot be opened: {error}", spec.log.path.display()))
             })?;
-            let world = world(&spec, kind, &log)?;
+            let world = world(&spec, kind, &log, &room)?;
             Ok((spec, world, log))
         });
         opened

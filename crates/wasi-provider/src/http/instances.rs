@@ -11,6 +11,7 @@ use wasmtime_wasi::filesystem::WasiFilesystemCtx;
 use crate::guest::{World, surroundings};
 use crate::log::Log;
 use crate::network::GuestNetwork;
+use crate::outgoing::Outgoing;
 use crate::program::{Instance, Program};
 use crate::room::{Place, Room};
 use crate::usage::{Allowance, Limiter};
@@ -26,6 +27,7 @@ pub(crate) struct Instances {
     /// The container's directories, opened once.
     files: WasiFilesystemCtx,
     network: Arc<GuestNetwork>,
+    outgoing: Outgoing,
     allowance: Allowance,
     room: Arc<Room>,
 }
@@ -61,14 +63,15 @@ impl Instances {
         room: Arc<Room>,
     ) -> Self {
         let files = world.context.build().filesystem().clone();
-        Self { program, spec, log, files, network: world.network, allowance, room }
+        let World { network, outgoing, .. } = world;
+        Self { program, spec, log, files, network, outgoing, allowance, room }
     }
 
     /// A fresh instance, and its room.
     pub(super) async fn make(&self) -> Result<(Instance, Place), MakeError> {
         let place = self.room.take_mappings(self.program.mappings)?;
-        let network = Arc::clone(&self.network);
-        let world = surroundings(&self.spec, self.program.kind, &self.log, network);
+        let (network, outgoing) = (Arc::clone(&self.network), self.outgoing.clone());
+        let world = surroundings(&self.spec, self.program.kind, &self.log, network, outgoing);
         let limiter = Limiter::within(&self.allowance);
         let making = timeout(READY_WITHIN, self.program.instantiate(world, &self.files, limiter));
         match making.await {

@@ -15,7 +15,6 @@ mod pool;
 mod refusal;
 mod service;
 mod settings;
-mod tasks;
 mod worker;
 
 use std::io;
@@ -34,12 +33,12 @@ use journal::Journal;
 use pool::Pool;
 use refusal::Refusal;
 use service::Service;
-use tasks::Tasks;
 
 use crate::container::Run;
 use crate::end::Verdict;
 use crate::log::Log;
 use crate::room::Room;
+use crate::tasks::Tasks;
 
 pub(crate) use instances::Instances;
 pub(crate) use settings::{Malformed, Settings};

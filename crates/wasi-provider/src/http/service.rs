@@ -25,9 +25,9 @@ use super::journal::Journal;
 use super::pool::Pool;
 use super::refusal::{self, Refusal};
 use super::settings::Settings;
-use super::tasks::Tasks;
 use super::worker::Worker;
 use crate::container::Run;
+use crate::tasks::Tasks;
 
 /// The instances of a container that answer, or will, and the requests on their way to them.
 pub(super) struct Service {

@@ -8,5 +8,6 @@ mod containers;
 mod hostile;
 mod machine;
 mod network;
+mod outgoing;
 mod programs;
 mod servers;

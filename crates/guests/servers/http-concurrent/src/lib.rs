@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use wasip3::clocks::monotonic_clock::wait_for;
-use wasip3::http::types::{ErrorCode, Fields, Request, Response};
+use wasip3::http::client;
+use wasip3::http::types::{ErrorCode, Fields, Request, Response, Scheme};
 use wasip3::{wit_bindgen, wit_future, wit_stream};
 
 wasip3::http::service::export!(Server);
@@ -40,6 +41,7 @@ impl wasip3::exports::http::handler::Guest for Server {
                 Ok(text("answered\n".to_owned()))
             }
             "/echo" => Ok(echo(request)),
+            "/fetch" => Ok(text(fetch(argument).await.unwrap_or_else(|error| format!("{error:?}\n")))),
             "/half" => Ok(half()),
             "/never" => {
                 wait_for(milliseconds("10000000")).await;
@@ -67,6 +69,25 @@ fn text(text: String) -> Response {
         to.write_all(text.into_bytes()).await;
     });
     Response::new(Fields::new(), Some(body), trailers).0
+}
+
+/// What a `GET` of this URL is answered.
+async fn fetch(url: &str) -> Result<String, ErrorCode> {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
+    let (authority, target) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let (_, trailers) = wit_future::new(|| Ok(None));
+    let (request, _) = Request::new(Fields::new(), None, trailers, None);
+    let scheme = if scheme == "https" { Scheme::Https } else { Scheme::Http };
+    request.set_scheme(Some(&scheme)).expect("a scheme");
+    request.set_authority(Some(authority)).map_err(|()| ErrorCode::HttpRequestUriInvalid)?;
+    request.set_path_with_query(Some(target)).map_err(|()| ErrorCode::HttpRequestUriInvalid)?;
+    let response = client::send(request).await?;
+    let status = response.get_status_code();
+    let (_, read) = wit_future::new(|| Ok(()));
+    let (body, trailers) = Response::consume_body(response, read);
+    let text = String::from_utf8_lossy(&body.collect().await).into_owned();
+    trailers.await?;
+    Ok(format!("{status} {text}"))
 }
 
 fn echo(request: Request) -> Response {

@@ -4,8 +4,10 @@ use std::io::{Read, Write};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use wasip2::http::outgoing_handler;
 use wasip2::http::types::{
-    ErrorCode, Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam,
+    ErrorCode, Fields, IncomingRequest, OutgoingBody, OutgoingRequest, OutgoingResponse, ResponseOutparam,
+    Scheme,
 };
 use wasip2::io::streams::{InputStream, OutputStream};
 
@@ -30,6 +32,7 @@ impl wasip2::exports::http::incoming_handler::Guest for Server {
             }
             "/file" => text(out, &std::fs::read_to_string(argument).unwrap_or_default()),
             "/length" => text(out, &length(&request)),
+            "/fetch" => text(out, &fetch(argument).unwrap_or_else(|error| format!("{error:?}\n"))),
             "/echo" => echo(&request, out),
             "/sleep" => {
                 std::thread::sleep(Duration::from_millis(number(argument)));
@@ -81,6 +84,26 @@ fn length(request: &IncomingRequest) -> String {
     match body.stream().expect("a stream").read_to_end(&mut all) {
         Ok(length) => format!("{length}\n"),
         Err(error) => format!("the body broke off after {} bytes: {error}\n", all.len()),
+    }
+}
+
+/// What a `GET` of this URL is answered.
+fn fetch(url: &str) -> Result<String, ErrorCode> {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
+    let (authority, target) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let request = OutgoingRequest::new(Fields::new());
+    let scheme = if scheme == "https" { Scheme::Https } else { Scheme::Http };
+    request.set_scheme(Some(&scheme)).expect("a scheme");
+    request.set_authority(Some(authority)).map_err(|()| ErrorCode::HttpRequestUriInvalid)?;
+    request.set_path_with_query(Some(target)).map_err(|()| ErrorCode::HttpRequestUriInvalid)?;
+    let answer = outgoing_handler::handle(request, None)?;
+    answer.subscribe().block();
+    let response = answer.get().expect("it is ready").expect("it is taken once")?;
+    let body = response.consume().expect("a body");
+    let mut text = String::new();
+    match body.stream().expect("a stream").read_to_string(&mut text) {
+        Ok(_) => Ok(format!("{} {text}", response.status())),
+        Err(error) => Ok(format!("{} broke off after {text:?}: {error}\n", response.status())),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The tasks of one server.
+//! The tasks of one container.
 
 use std::future::poll_fn;
 use std::task::ready;
@@ -9,25 +9,25 @@ use tokio::task::JoinSet;
 
 /// Tasks that end when they are done, or all at once. Those that are done are forgotten as others begin.
 #[derive(Debug)]
-pub(super) struct Tasks {
+pub(crate) struct Tasks {
     set: Mutex<JoinSet<()>>,
     runtime: Handle,
 }
 
 impl Tasks {
     /// No tasks yet; they will run on this runtime.
-    pub(super) fn on(runtime: Handle) -> Self {
+    pub(crate) fn on(runtime: Handle) -> Self {
         Self { set: Mutex::default(), runtime }
     }
 
-    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut set = self.set.lock();
         while set.try_join_next().is_some() {}
         set.spawn_on(task, &self.runtime);
     }
 
     /// Waits until there are none, those that begin meanwhile among them.
-    pub(super) async fn finished(&self) {
+    pub(crate) async fn finished(&self) {
         poll_fn(|context| {
             let mut set = self.set.lock();
             while ready!(set.poll_join_next(context)).is_some() {}
@@ -37,7 +37,7 @@ impl Tasks {
     }
 
     /// Ends all of them, each before its next turn.
-    pub(super) fn abort(&self) {
+    pub(crate) fn abort(&self) {
         self.set.lock().abort_all();
     }
 }
