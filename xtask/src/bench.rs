@@ -12,7 +12,7 @@ mod agent;
 mod load;
 
 use agent::Usage;
-use load::{Image, Started};
+use load::{Started, Template};
 
 /// The sleeping guest.
 const IMAGE: &str = "sleep-rust";
@@ -30,29 +30,29 @@ struct Row {
 }
 
 /// Runs one load after the other, each on a cluster of its own, and prints a table.
-pub(crate) fn run(loads: &[usize]) -> anyhow::Result<()> {
+pub(crate) fn run(loads: &[usize], volumes: bool) -> anyhow::Result<()> {
     prerequisites::for_demo()?;
     let built = Built::all()?;
     let runtime = tokio::runtime::Runtime::new()?;
     let rows: Vec<_> = loads
         .iter()
-        .map(|&pods| runtime.block_on(measure(&built, pods)).with_context(|| format!("{pods} pods")))
+        .map(|&pods| runtime.block_on(measure(&built, pods, volumes)).with_context(|| format!("{pods} pods")))
         .collect::<Result<_, _>>()?;
     print(&rows);
     Ok(())
 }
 
 /// The image is pulled and compiled by one pod before: every figure is that of a warm node.
-async fn measure(built: &Built, pods: usize) -> anyhow::Result<Row> {
+async fn measure(built: &Built, pods: usize, volumes: bool) -> anyhow::Result<Row> {
     let cluster = Cluster::builder().fast_limits().node_cidr_mask_size(NODE_CIDR_MASK_SIZE);
     let stage = Stage::start(built, cluster, NODE, &[IMAGE.to_owned()]).await?;
     let reference = format!("{IMAGE}:{TAG}");
-    let image = Image(stage.registry.image(&reference));
-    wait("warming up with one pod", load::run(&stage.cluster, &image, 1)).await?;
+    let template = Template { image: stage.registry.image(&reference), volumes };
+    wait("warming up with one pod", load::run(&stage.cluster, &template, 1)).await?;
     let agent = stage.node.process_id();
     let before = Usage::of(agent)?;
     let what = format!("{pods} pods from {} clients", load::CLIENTS);
-    let started = wait(&what, load::run(&stage.cluster, &image, pods)).await;
+    let started = wait(&what, load::run(&stage.cluster, &template, pods)).await;
     let after = Usage::of(agent)?;
     let started = started.with_context(|| stage.node.log().unwrap_or_default())?;
     stage.close().await?;

@@ -43,6 +43,9 @@ enum Command {
         /// How many pods to run, once for each number.
         #[arg(long, value_delimiter = ',', default_value = "100,400")]
         pods: Vec<usize>,
+        /// Each pod mounts a config map, a secret, a service account token and scratch space.
+        #[arg(long)]
+        volumes: bool,
     },
 }
 
@@ -63,6 +66,6 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Check => check::run(),
         Command::Tools => Ok(tools::build(progress::say)?),
         Command::Guests => guests::build_all(workspace()).map(drop),
-        Command::Bench { pods } => bench::run(&pods),
+        Command::Bench { pods, volumes } => bench::run(&pods, volumes),
     }
 }

@@ -84,6 +84,18 @@ pub(crate) struct NodeFlags {
     #[command(flatten)]
     pub(crate) images: ImageFlags,
 
+    /// A path of this machine below which pods may mount paths of it (hostPath); may be repeated [default: none]
+    #[arg(long, env = "CORACLE_ALLOWED_HOST_PATH", value_name = "PREFIX", value_delimiter = ',')]
+    pub(crate) allowed_host_path: Vec<OsString>,
+
+    /// The cluster's name servers, for pods that want them [default: none: pods use this machine's]
+    #[arg(long, env = "CORACLE_CLUSTER_DNS", value_name = "IP,…")]
+    pub(crate) cluster_dns: Option<String>,
+
+    /// The cluster's domain [default: cluster.local]
+    #[arg(long, env = "CORACLE_CLUSTER_DOMAIN", value_name = "DOMAIN")]
+    pub(crate) cluster_domain: Option<String>,
+
     /// How long pods have to end when the machine goes down, such as 30s; 0 for no more than when the agent stops
     /// [default: 0]
     #[arg(long, env = "CORACLE_SHUTDOWN_GRACE_PERIOD", value_name = "DURATION")]

@@ -31,6 +31,9 @@ pub(crate) struct Settings {
     pub(crate) insecure_registries: Vec<String>,
     pub(crate) images: ImageSettings,
     pub(crate) shutdown_grace: ShutdownGrace,
+    pub(crate) allowed_host_paths: Vec<PathBuf>,
+    pub(crate) cluster_dns: Vec<IpAddr>,
+    pub(crate) cluster_domain: String,
 }
 
 /// What the flags leave to the machine they are given on.
@@ -57,6 +60,7 @@ pub(crate) fn wrong(flag: &'static str, why: impl Display) -> UsageError {
 
 const KUBECONFIG: &str = "--kubeconfig";
 const PORT: u16 = 10250;
+const CLUSTER_DOMAIN: &str = "cluster.local";
 const ROOT_DIR: &str = "/var/lib/coracle";
 
 impl Settings {
@@ -80,6 +84,9 @@ impl Settings {
             client_ca: given(flags.client_ca_file).map(PathBuf::from),
             insecure_registries: registries(flags.insecure_registry)?,
             images: ImageSettings::check(flags.images, surroundings.images.clone())?,
+            allowed_host_paths: host_paths(flags.allowed_host_path)?,
+            cluster_dns: name_servers(&flags.cluster_dns.unwrap_or_default())?,
+            cluster_domain: cluster_domain(flags.cluster_domain)?,
             shutdown_grace: shutdown_grace(
                 flags.shutdown_grace_period,
                 flags.shutdown_grace_period_critical_pods,
@@ -123,6 +130,32 @@ fn addresses(text: &str) -> Result<Vec<IpAddr>, UsageError> {
         addresses.push(address);
     }
     Ok(addresses)
+}
+
+fn host_paths(given: Vec<OsString>) -> Result<Vec<PathBuf>, UsageError> {
+    let given = given.into_iter().filter(|path| !path.is_empty()).map(PathBuf::from);
+    given
+        .map(|path| {
+            let is_plain = path.is_absolute() && path.components().all(|part| part.as_os_str() != "..");
+            let why = format_args!("{} is not an absolute path without '..'", path.display()).to_string();
+            is_plain.then_some(path).ok_or_else(|| wrong("--allowed-host-path", why))
+        })
+        .collect()
+}
+
+fn name_servers(text: &str) -> Result<Vec<IpAddr>, UsageError> {
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    parts
+        .map(|part| {
+            part.parse().map_err(|_| wrong("--cluster-dns", format_args!("{part:?} is not an IP address")))
+        })
+        .collect()
+}
+
+fn cluster_domain(given: Option<String>) -> Result<String, UsageError> {
+    let domain = given.filter(|domain| !domain.is_empty()).unwrap_or_else(|| CLUSTER_DOMAIN.to_owned());
+    let why = format_args!("{domain:?} is not a domain").to_string();
+    is_subdomain(&domain).then_some(domain).ok_or_else(|| wrong("--cluster-domain", why))
 }
 
 fn port(text: Option<String>) -> Result<u16, UsageError> {

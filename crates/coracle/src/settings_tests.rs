@@ -33,6 +33,9 @@ fn usual() -> Settings {
         client_ca: None,
         insecure_registries: Vec::new(),
         images: ImageSettings::default(),
+        allowed_host_paths: Vec::new(),
+        cluster_dns: Vec::new(),
+        cluster_domain: "cluster.local".to_owned(),
         shutdown_grace: ShutdownGrace::default(),
     }
 }
@@ -120,4 +123,19 @@ fn what_is_missing_is_named() {
     let flags = NodeFlags { kubeconfig: Some("/k".into()), ..NodeFlags::default() };
     let error = Settings::check(flags, &bare).unwrap_err();
     assert_eq!(error.to_string(), r#"--hostname-override: the host name "a_b" is not a node name"#);
+}
+
+#[test]
+fn paths_and_names_for_pods() {
+    let allowed = vec!["/srv/data".into(), "/mnt".into()];
+    let paths = ["--allowed-host-path", "/srv/data", "--allowed-host-path", "/mnt"];
+    check(&paths, Settings { allowed_host_paths: allowed, ..usual() });
+    let line = "--allowed-host-path: srv/.. is not an absolute path without '..'";
+    refused(&["--allowed-host-path", "srv/.."], line);
+    let servers = vec!["10.96.0.10".parse().unwrap(), "fd00::a".parse().unwrap()];
+    check(&["--cluster-dns", "10.96.0.10, fd00::a"], Settings { cluster_dns: servers, ..usual() });
+    refused(&["--cluster-dns", "dns"], "--cluster-dns: \"dns\" is not an IP address");
+    let domain = "example.org".to_owned();
+    check(&["--cluster-domain", "example.org"], Settings { cluster_domain: domain, ..usual() });
+    refused(&["--cluster-domain", "-"], "--cluster-domain: \"-\" is not a domain");
 }

@@ -15,7 +15,10 @@ use crate::access::Access;
 use crate::collector::Collector;
 use crate::events::{Recorder, record};
 use crate::node::{NodeAgent, NodeSettings};
-use crate::pods::{Context, Dispatcher, PodApi, PodDirectory, PullSettings, Pulls, Services, Stop, Supplies};
+use crate::pods::{
+    Context, Dispatcher, HostPaths, Naming, PodApi, PodDirectory, PullSettings, Pulls, Services, Stop,
+    Supplies,
+};
 use crate::{Layout, memory};
 
 /// How long the agent's end waits for the last Events to be written.
@@ -80,7 +83,9 @@ impl Kubelet {
         let api = PodApi::new(self.client.clone());
         let (node, known_node) = watch::channel(None);
         let (services, services_known) = Services::watch(self.client.clone());
-        let access = Access::new(self.layout().image_access());
+        let layout = self.layout();
+        let own: Vec<_> = [layout.root()].into_iter().chain(layout.memory()).map(Into::into).collect();
+        let access = Access::new(layout.image_access());
         let collector = Collector {
             access: access.clone(),
             images: Arc::clone(&self.images),
@@ -93,7 +98,9 @@ impl Kubelet {
         let context = Arc::new(Context {
             api: api.clone(),
             host: Arc::new(self.host()),
-            layout: self.layout(),
+            host_paths: HostPaths::new(&self.settings.allowed_host_paths, &own),
+            naming: self.naming(),
+            layout,
             provider: self.provider,
             images: Arc::clone(&self.images),
             recorder: recorder.clone(),
@@ -123,12 +130,22 @@ impl Kubelet {
         Ok(())
     }
 
+    fn naming(&self) -> Naming {
+        Naming {
+            node: self.settings.name.clone(),
+            cluster_dns: self.settings.cluster_dns.clone(),
+            cluster_domain: self.settings.cluster_domain.clone(),
+        }
+    }
+
     fn layout(&self) -> Layout {
         let memory = memory::directory(&self.settings.root_dir);
         if let Some(error) = memory.as_ref().err() {
             warn!(%error, "secrets and tokens lie on the disk");
         }
-        Layout::new(self.settings.root_dir.clone()).in_memory(memory.ok())
+        // A runtime opens what is mounted by paths without links.
+        let root = self.settings.root_dir.canonicalize().unwrap_or_else(|_| self.settings.root_dir.clone());
+        Layout::new(root).in_memory(memory.ok())
     }
 
     fn host(&self) -> Host {

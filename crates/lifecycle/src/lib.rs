@@ -23,6 +23,7 @@ mod failure;
 mod govern;
 mod identity;
 mod image;
+pub mod naming;
 mod notice;
 mod objects;
 mod observed;

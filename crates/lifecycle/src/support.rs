@@ -33,14 +33,12 @@ fn unsupported_in_list(list: &str, spec: &PodSpec, containers: &[Container]) -> 
 fn unsupported_in_spec(spec: &PodSpec) -> Option<&'static str> {
     let sysctls = spec.security_context.as_ref().and_then(|context| context.sysctls.as_ref());
     first(&[
-        (is_filled(spec.host_aliases.as_ref()), "hostAliases"),
         (is_filled(spec.resource_claims.as_ref()), "resourceClaims"),
         (is_filled(sysctls), "securityContext.sysctls"),
     ])
 }
 
 fn unsupported_in_container(container: &Container) -> Option<String> {
-    let falls_back_to_logs = container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
     let claims = container.resources.as_ref().and_then(|resources| resources.claims.as_ref());
     first(&[
         (container.startup_probe.is_some(), "startupProbe"),
@@ -49,10 +47,8 @@ fn unsupported_in_container(container: &Container) -> Option<String> {
         (container.lifecycle.is_some(), "lifecycle"),
         (is_filled(container.volume_devices.as_ref()), "volumeDevices"),
         (is_filled(claims), "resources.claims"),
-        (falls_back_to_logs, "terminationMessagePolicy"),
     ])
     .map(str::to_owned)
-    .or_else(|| unsupported_variable(container))
     .or_else(|| unsupported_mount(container))
 }
 
@@ -71,13 +67,6 @@ fn is_filled<T>(list: Option<&Vec<T>>) -> bool {
     list.is_some_and(|list| !list.is_empty())
 }
 
-fn unsupported_variable(container: &Container) -> Option<String> {
-    let position = container.env.iter().flatten().position(|variable| {
-        variable.value_from.as_ref().is_some_and(|source| source.file_key_ref.is_some())
-    })?;
-    Some(format!("env[{position}].valueFrom.fileKeyRef"))
-}
-
 fn unsupported_mount(container: &Container) -> Option<String> {
     container.volume_mounts.iter().flatten().enumerate().find_map(|(index, mount)| {
         unsupported_in_mount(mount).map(|field| format!("volumeMounts[{index}].{field}"))
@@ -85,13 +74,7 @@ fn unsupported_mount(container: &Container) -> Option<String> {
 }
 
 fn unsupported_in_mount(mount: &VolumeMount) -> Option<&'static str> {
-    let is_given = |text: &Option<String>, default: &str| text.as_ref().is_some_and(|text| text != default);
-    first(&[
-        (is_given(&mount.sub_path, ""), "subPath"),
-        (is_given(&mount.sub_path_expr, ""), "subPathExpr"),
-        (is_given(&mount.mount_propagation, "None"), "mountPropagation"),
-        (mount.recursive_read_only.as_deref() == Some("Enabled"), "recursiveReadOnly"),
-    ])
+    (mount.mount_propagation.as_deref() == Some("Bidirectional")).then_some("mountPropagation")
 }
 
 #[cfg(test)]
@@ -116,7 +99,6 @@ mod tests {
             let expected = format!("spec.{field}: not supported by this node yet");
             assert_eq!(of_spec(&json!({"containers": [], field: value})), Some(expected));
         };
-        check("hostAliases", json!([{"ip": "192.0.2.1"}]));
         check("resourceClaims", json!([{"name": "gpu"}]));
         let sysctls =
             json!({"containers": [], "securityContext": {"sysctls": [{"name": "a", "value": "1"}]}});
@@ -136,17 +118,10 @@ mod tests {
         check(json!({"lifecycle": {}}), "lifecycle");
         check(json!({"volumeDevices": [{"name": "v", "devicePath": "/dev/v"}]}), "volumeDevices");
         check(json!({"resources": {"claims": [{"name": "gpu"}]}}), "resources.claims");
-        check(json!({"terminationMessagePolicy": "FallbackToLogsOnError"}), "terminationMessagePolicy");
         check(json!({"ports": [{"containerPort": 80, "hostPort": 80}]}), "ports[0].hostPort");
-        let file = json!({"volumeName": "v", "path": "p", "key": "k"});
-        let env = json!([{"name": "A"}, {"name": "B", "valueFrom": {"fileKeyRef": file}}]);
-        check(json!({"env": env}), "env[1].valueFrom.fileKeyRef");
         let mount =
             |key: &str, value: &str| json!({"volumeMounts": [{"name": "v", "mountPath": "/v", key: value}]});
-        check(mount("subPath", "a"), "volumeMounts[0].subPath");
-        check(mount("subPathExpr", "$(A)"), "volumeMounts[0].subPathExpr");
         check(mount("mountPropagation", "Bidirectional"), "volumeMounts[0].mountPropagation");
-        check(mount("recursiveReadOnly", "Enabled"), "volumeMounts[0].recursiveReadOnly");
     }
 
     #[test]
@@ -172,7 +147,7 @@ mod tests {
             "containers": [{
                 "name": "app", "env": [{"name": "A", "valueFrom": {}}], "envFrom": [{"prefix": "A"}],
                 "ports": [{"containerPort": 80, "hostPort": 80}], "terminationMessagePolicy": "File",
-                "volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": "", "mountPropagation": "None"}],
+                "volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": "a", "mountPropagation": "HostToContainer"}],
             }],
         });
         assert_eq!(of_spec(&spec), None);

@@ -1,9 +1,11 @@
 //! What a guest sees: its arguments, environment, files and outputs, and nothing else.
 
-use std::path::Path;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use coracle_lifecycle::{ContainerSpec, Protocol, StartError};
+use coracle_lifecycle::{ContainerSpec, Mount, Protocol, StartError};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::filesystem::WasiFilesystemCtx;
 use wasmtime_wasi::p1::WasiP1Ctx;
@@ -93,7 +95,7 @@ pub(crate) fn world(
     let mut world = surroundings(spec, kind, log, network, outgoing);
     open(&mut world.context, &spec.root, "/", spec.read_only_root)?;
     for mount in &spec.mounts {
-        open(&mut world.context, &mount.source, &mount.target, mount.read_only)?;
+        open_mount(&mut world.context, mount)?;
     }
     Ok(world)
 }
@@ -112,6 +114,18 @@ pub(crate) fn surroundings(
     world.initial_cwd(spec.directory());
     network.open(&mut world);
     World { context: world, network, outgoing }
+}
+
+/// Opens a mount by a path without links: whoever can write to the volume cannot lead the way elsewhere meanwhile.
+fn open_mount(world: &mut WasiCtxBuilder, mount: &Mount) -> Result<(), StartError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = openat2(CWD, &mount.source, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS);
+    let directory = directory.map_err(|error| {
+        let (source, target) = (mount.source.display(), &mount.target);
+        StartError::Invalid(format!("the directory {source} for {target} cannot be opened: {error}"))
+    })?;
+    let opened = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
+    open(world, &opened, &mount.target, mount.read_only)
 }
 
 fn open(world: &mut WasiCtxBuilder, source: &Path, target: &str, read_only: bool) -> Result<(), StartError> {

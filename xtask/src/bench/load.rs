@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use coracle_testing::Cluster;
 use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt};
@@ -16,10 +17,19 @@ use tokio::task::JoinSet;
 /// How many clients create pods at the same time.
 pub(super) const CLIENTS: usize = 8;
 
+/// The name of the config map and of the secret that pods mount.
+const OBJECT: &str = "bench";
+
 const LIMIT: Duration = Duration::from_mins(5);
 
-/// The reference of the image to run.
-pub(super) struct Image(pub(super) String);
+/// What each pod is.
+#[derive(Clone)]
+pub(super) struct Template {
+    /// The reference of its image.
+    pub(super) image: String,
+    /// Whether it mounts a config map, a secret, a service account token and scratch space.
+    pub(super) volumes: bool,
+}
 
 /// When each pod's creation began, and when it was seen Running.
 pub(super) struct Started {
@@ -54,16 +64,19 @@ impl Started {
 
 /// Runs so many pods in a namespace of their own. They are left running when there are several; one alone is a
 /// warm-up and is deleted.
-pub(super) async fn run(cluster: &Cluster, image: &Image, pods: usize) -> anyhow::Result<Started> {
+pub(super) async fn run(cluster: &Cluster, template: &Template, pods: usize) -> anyhow::Result<Started> {
     let namespace = cluster.namespace().await?;
     let api = Api::namespaced(cluster.admin().await?, &namespace);
+    if template.volumes {
+        create_objects(cluster.admin().await?, &namespace).await?;
+    }
     let mut clients = Vec::new();
     for _ in 0..CLIENTS.min(pods) {
         clients.push(cluster.admin().await?);
     }
     let mut events = Box::pin(watcher(api.clone(), watcher::Config::default()));
     while !matches!(events.try_next().await?, Some(Event::InitDone)) {}
-    let creating = create(clients, &namespace, image, pods);
+    let creating = create(clients, &namespace, template, pods);
     let seeing = async {
         let seen = all_running(&mut events, pods);
         tokio::time::timeout(LIMIT, seen).await.context("not all pods ran in time")?
@@ -85,14 +98,14 @@ pub(super) async fn run(cluster: &Cluster, image: &Image, pods: usize) -> anyhow
 async fn create(
     clients: Vec<Client>,
     namespace: &str,
-    image: &Image,
+    template: &Template,
     pods: usize,
 ) -> anyhow::Result<HashMap<String, Instant>> {
     let mut tasks = JoinSet::new();
     let count = clients.len();
     for (first, client) in clients.into_iter().enumerate() {
         let api = Api::<Pod>::namespaced(client, namespace);
-        let own: Vec<_> = (first..pods).step_by(count).map(|number| pod(number, image)).collect();
+        let own: Vec<_> = (first..pods).step_by(count).map(|number| pod(number, template)).collect();
         tasks.spawn(async move {
             let mut created = Vec::with_capacity(own.len());
             for pod in own {
@@ -132,19 +145,42 @@ async fn all_running(
     Ok(running)
 }
 
-fn pod(number: usize, image: &Image) -> anyhow::Result<Pod> {
+fn pod(number: usize, template: &Template) -> anyhow::Result<Pod> {
     let arch = "kubernetes.io/arch";
-    Ok(serde_json::from_value(json!({
+    let mut pod = json!({
         "metadata": {"name": format!("sleep-{number}")},
         "spec": {
-            "automountServiceAccountToken": false,
+            "automountServiceAccountToken": template.volumes,
             "terminationGracePeriodSeconds": 0,
             "enableServiceLinks": false,
-            "containers": [{"name": "sleep", "image": image.0, "imagePullPolicy": "IfNotPresent"}],
+            "containers": [{"name": "sleep", "image": template.image, "imagePullPolicy": "IfNotPresent"}],
             "nodeSelector": {arch: "wasm32-wasi"},
             "tolerations": [{"key": arch, "operator": "Exists"}],
         },
-    }))?)
+    });
+    if template.volumes {
+        pod["spec"]["volumes"] = json!([
+            {"name": "settings", "configMap": {"name": OBJECT}}, {"name": "keys", "secret": {"secretName": OBJECT}},
+            {"name": "scratch", "emptyDir": {}},
+        ]);
+        let mount = |name: &str| json!({"name": name, "mountPath": format!("/{name}")});
+        pod["spec"]["containers"][0]["volumeMounts"] =
+            json!([mount("settings"), mount("keys"), mount("scratch")]);
+    }
+    Ok(serde_json::from_value(pod)?)
+}
+
+/// Makes the objects that all pods with volumes share.
+async fn create_objects(client: Client, namespace: &str) -> anyhow::Result<()> {
+    let data = [("key".to_owned(), "value".to_owned())];
+    let metadata = || ObjectMeta { name: Some(OBJECT.to_owned()), ..ObjectMeta::default() };
+    let settings =
+        ConfigMap { data: Some(data.clone().into()), metadata: metadata(), ..ConfigMap::default() };
+    let keys = Secret { string_data: Some(data.into()), metadata: metadata(), ..Secret::default() };
+    let parameters = PostParams::default();
+    Api::namespaced(client.clone(), namespace).create(&parameters, &settings).await?;
+    Api::namespaced(client, namespace).create(&parameters, &keys).await?;
+    Ok(())
 }
 
 #[cfg(test)]

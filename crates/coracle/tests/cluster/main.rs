@@ -21,6 +21,7 @@ mod join;
 mod killed;
 mod logs;
 mod manifests;
+mod mounts;
 mod order;
 mod outage;
 mod programs;

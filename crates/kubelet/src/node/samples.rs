@@ -26,6 +26,9 @@ pub(super) fn settings() -> NodeSettings {
         taints: default_taints("wasm32-wasi"),
         max_pods: None,
         root_dir: "/".into(),
+        allowed_host_paths: Vec::new(),
+        cluster_dns: Vec::new(),
+        cluster_domain: String::new(),
         runtime: runtime(),
         kubelet_version: "v1.36.0+coracle.0.1.0".to_owned(),
     }

@@ -24,6 +24,12 @@ pub struct NodeSettings {
     pub max_pods: Option<u32>,
     /// The directory whose file system counts as `ephemeral-storage`.
     pub root_dir: PathBuf,
+    /// The paths of this machine below which pods may mount paths of it.
+    pub allowed_host_paths: Vec<PathBuf>,
+    /// The cluster's name servers; empty when pods are to use the node's.
+    pub cluster_dns: Vec<IpAddr>,
+    /// The cluster's domain.
+    pub cluster_domain: String,
     /// The runtime, as it describes itself.
     pub runtime: RuntimeInfo,
     /// How long pods have when the machine goes down.

@@ -7,6 +7,7 @@ mod disk;
 mod dispatcher;
 mod environment;
 mod fetch;
+mod filesystem;
 mod mounts;
 mod objects;
 mod patch;
@@ -39,11 +40,13 @@ use crate::events::Recorder;
 pub(crate) use api::{CallError, PodApi};
 pub use directory::{PodDirectory, PodView};
 pub(crate) use dispatcher::Dispatcher;
+pub(crate) use filesystem::Naming;
 pub use pulls::PullSettings;
 pub(crate) use pulls::Pulls;
 pub(crate) use services::Services;
 pub use shutdown::{ShutdownGrace, Stop};
 pub(crate) use supplies::Supplies;
+pub(crate) use volumes::HostPaths;
 
 /// What every worker needs to act.
 pub(crate) struct Context {
@@ -60,5 +63,8 @@ pub(crate) struct Context {
     pub(crate) node: watch::Receiver<Option<Arc<Node>>>,
     pub(crate) services: Services,
     pub(crate) supplies: Supplies,
+    /// The paths of this machine that pods may ask for.
+    pub(crate) host_paths: HostPaths,
+    pub(crate) naming: Naming,
     pub(crate) shutdown_grace: ShutdownGrace,
 }

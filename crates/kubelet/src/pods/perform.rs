@@ -55,7 +55,7 @@ impl Worker {
     }
 
     fn mount(&mut self, pod: Arc<Pod>) {
-        self.keep_supplied();
+        self.keep_supplied(&pod);
         let task = self.spawn(|context| async move {
             match volumes::mount(&context, &pod).await {
                 Ok(()) => Event::Mounted,
@@ -75,12 +75,22 @@ impl Worker {
         self.refresher = Some(task);
     }
 
-    /// Sees to it, from the first mount on, that the pod follows what it refers to.
-    fn keep_supplied(&mut self) {
-        if self.keeper.is_none() {
-            let (supply, outbox) = (self.context.supplies.of(&self.identity), self.outbox.clone());
-            self.keeper = Some(self.tasks.spawn(async move { supply.keep(&outbox).await }));
+    /// Sees to it, from the first mount on, that the pod follows what it refers to and puts no more in its volumes than it
+    /// may.
+    fn keep_supplied(&mut self, pod: &Arc<Pod>) {
+        if self.keeper.is_some() {
+            return;
         }
+        let (context, pod, outbox) = (Arc::clone(&self.context), Arc::clone(pod), self.outbox.clone());
+        let supply = self.context.supplies.of(&self.identity);
+        self.keeper = Some(self.tasks.spawn(async move {
+            tokio::select! {
+                () = supply.keep(&outbox) => {}
+                eviction = volumes::exceeded(&context, &pod) => {
+                    let _ = outbox.send(Message::Event(Event::Evicted(eviction)));
+                }
+            }
+        }));
     }
 
     fn fetch(&mut self, pod: Arc<Pod>, container: String) {

@@ -2,18 +2,19 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use coracle_lifecycle::environment::{EnvironmentError, Variables, expand};
+use coracle_lifecycle::naming::NameTooLong;
 use coracle_lifecycle::{
-    ContainerId, ContainerSpec, Dns, Limits, LocalImage, LogFile, Mount, Network, Port, Protocol, Wish,
-    quantity,
+    ContainerId, ContainerSpec, Limits, LocalImage, LogFile, Network, Notice, Port, Protocol, Wish, quantity,
 };
 use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use thiserror::Error;
 
 use super::environment::variables;
+use super::filesystem::{Furnishing, MountsError, Names};
 use super::objects::FetchError;
 use super::services::ServicesUnknown;
-use super::{Context, volumes};
+use super::{Context, filesystem};
 
 /// The size at which a container's log is rotated, and how many files are kept: the kubelet's defaults.
 const LOG_SIZE: u64 = 10 * 1024 * 1024;
@@ -28,6 +29,16 @@ pub(super) enum ConfigError {
     Fetch(#[from] FetchError),
     #[error(transparent)]
     Services(#[from] ServicesUnknown),
+    #[error(transparent)]
+    Mounts(#[from] MountsError),
+    #[error(transparent)]
+    Name(#[from] NameTooLong),
+}
+
+/// One run of a container: what the runtime is told, and what its root file system is furnished with before.
+pub(super) struct Resolved {
+    pub(super) spec: ContainerSpec,
+    pub(super) furnishing: Furnishing,
 }
 
 /// Resolves one run of a container of `pod` into plain data.
@@ -37,25 +48,37 @@ pub(super) async fn resolve(
     declared: &Container,
     attempt: u32,
     image: LocalImage,
-) -> Result<ContainerSpec, ConfigError> {
+) -> Result<Resolved, ConfigError> {
     let identity = pod.identity();
-    let network = network(context, pod);
+    let names = context.naming.of(pod).await?;
+    tell(context, pod, declared, attempt, &names);
+    let network = network(context, pod, &names);
     let env = variables(context, pod, declared, &network).await?;
     let expanded = |texts: &Option<Vec<String>>| {
         texts.iter().flatten().map(|text| expand(text, |name| env.get(name))).collect()
     };
+    let root = root(context, pod, declared, attempt);
+    let mounts = filesystem::resolve(context, pod, declared, &env, root.with_extension("copies")).await?;
     let security = declared.security_context.as_ref();
-    Ok(ContainerSpec {
+    let furnishing = Furnishing {
+        root: root.clone(),
+        files: names.files(pod, &network),
+        working_directory: working_directory(declared),
+        message_path: filesystem::message_path(declared),
+        own: context.host_paths.own().to_owned(),
+        mounts,
+    };
+    let spec = ContainerSpec {
         id: ContainerId::of(&identity.uid, &declared.name, attempt),
         name: declared.name.clone(),
         annotations: pod.metadata.annotations.clone().unwrap_or_default(),
         network,
         image,
-        root: root(context, pod, declared, attempt),
+        root,
         read_only_root: security.and_then(|security| security.read_only_root_filesystem).unwrap_or(false),
         command: expanded(&declared.command),
         args: expanded(&declared.args),
-        mounts: mounts(context, pod, declared),
+        mounts: furnishing.mounts.directories.clone(),
         ports: declared.ports.iter().flatten().filter_map(port).collect(),
         limits: limits(declared.resources.as_ref()),
         pod_limits: limits(pod.spec.as_ref().and_then(|spec| spec.resources.as_ref())),
@@ -64,57 +87,51 @@ pub(super) async fn resolve(
             max_size: LOG_SIZE,
             max_files: LOG_FILES,
         },
-        working_directory: declared.working_dir.clone().filter(|directory| !directory.is_empty()),
+        working_directory: working_directory(declared),
         stdin: declared.stdin.unwrap_or(false),
         tty: declared.tty.unwrap_or(false),
         runtime_handler: None,
         pod: identity,
-        env: with_hostname(env, pod),
-    })
+        env: with_hostname(env, &names.host_name.name),
+    };
+    Ok(Resolved { spec, furnishing })
 }
 
 fn root(context: &Context, pod: &Pod, declared: &Container, attempt: u32) -> PathBuf {
     context.layout.container_root(&pod.identity().uid, &declared.name, attempt)
 }
 
+fn working_directory(declared: &Container) -> Option<String> {
+    declared.working_dir.clone().filter(|directory| !directory.is_empty())
+}
+
 /// The variables and `HOSTNAME`, which a runtime sets where the pod does not: `$(HOSTNAME)` does not see it.
-fn with_hostname(variables: Variables, pod: &Pod) -> Vec<(String, String)> {
+fn with_hostname(variables: Variables, name: &str) -> Vec<(String, String)> {
     let mut variables: Vec<(String, String)> = variables.into();
     if !variables.iter().any(|(name, _)| name == "HOSTNAME") {
-        variables.insert(0, ("HOSTNAME".to_owned(), hostname(pod)));
+        variables.insert(0, ("HOSTNAME".to_owned(), name.to_owned()));
     }
     variables
 }
 
-/// The longest host name, in characters.
-const HOSTNAME: usize = 63;
-
-fn hostname(pod: &Pod) -> String {
-    let wished = pod.spec.as_ref().and_then(|spec| spec.hostname.clone()).filter(|name| !name.is_empty());
-    let name = wished.unwrap_or_else(|| pod.identity().name);
-    name.chars().take(HOSTNAME).collect::<String>().trim_end_matches(['-', '.']).to_owned()
-}
-
-fn network(context: &Context, pod: &Pod) -> Network {
+fn network(context: &Context, pod: &Pod, names: &Names) -> Network {
     let host = pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false);
     Network {
         host,
         shared: !host,
         addresses: context.host.addresses.clone(),
-        hostname: hostname(pod),
-        dns: Dns::default(),
+        hostname: names.host_name.name.clone(),
+        dns: names.dns.clone(),
     }
 }
 
-fn mounts(context: &Context, pod: &Pod, declared: &Container) -> Vec<Mount> {
-    let mounts = declared.volume_mounts.iter().flatten();
-    mounts
-        .filter_map(|mount| {
-            let source = volumes::directory(context, pod, &mount.name)?;
-            let read_only = mount.read_only.unwrap_or(false) || volumes::is_read_only(pod, &mount.name);
-            Some(Mount { source, target: mount.mount_path.clone(), read_only })
-        })
-        .collect()
+/// People are told once of a pod's name service: when the first of its containers starts for the first time.
+fn tell(context: &Context, pod: &Pod, declared: &Container, attempt: u32, names: &Names) {
+    let is_first = pod.containers().first().is_some_and(|first| first.name == declared.name);
+    for notice in names.notices.iter().filter(|_| is_first && attempt == 0) {
+        let (reason, message) = (notice.reason.to_owned(), notice.message.clone());
+        context.recorder.pod(pod, Notice { is_warning: true, reason, message, container: None });
+    }
 }
 
 fn port(port: &ContainerPort) -> Option<Port> {
@@ -154,13 +171,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn long_names_make_host_names_that_fit() {
-        let name = format!("{}-{}", "a".repeat(62), "b".repeat(10));
-        let pod: Pod = serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap();
-        assert_eq!(hostname(&pod), "a".repeat(62));
-    }
 
     #[test]
     fn limits_are_bytes_and_thousandths() {

@@ -8,7 +8,8 @@ use k8s_openapi::api::core::v1::Pod;
 use thiserror::Error;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::spec::ConfigError;
+use super::filesystem::{Furnishing, FurnishingError, LastWords};
+use super::spec::{ConfigError, Resolved};
 use super::worker::Message;
 use super::{Context, disk, spec};
 
@@ -27,6 +28,8 @@ enum Failure {
     Config(#[from] ConfigError),
     #[error("cannot make {path}: {source}")]
     Directory { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Furnishing(#[from] FurnishingError),
     #[error("cannot lay out the image's files: {0}")]
     Image(#[from] ImageError),
     #[error(transparent)]
@@ -38,7 +41,9 @@ impl Failure {
         match self {
             Self::Start(error) => Waiting::from(error),
             Self::Config(_) => Waiting::CreateContainerConfigError,
-            Self::Undeclared(_) | Self::Directory { .. } | Self::Image(_) => Waiting::CreateContainerError,
+            Self::Undeclared(_) | Self::Directory { .. } | Self::Furnishing(_) | Self::Image(_) => {
+                Waiting::CreateContainerError
+            }
         }
     }
 }
@@ -48,11 +53,11 @@ pub(super) async fn start(context: &Context, pod: &Pod, run: Run, events: Unboun
     let (container, attempt) = (run.container.clone(), run.attempt);
     // On the heap, so that the task that waits for the end does not hold what only the start needs.
     match Box::pin(try_start(context, pod, run)).await {
-        Ok(handle) => {
+        Ok((handle, words)) => {
             let _ =
                 events.send(Message::Handle { container: container.clone(), handle: Arc::clone(&handle) });
             let _ = events.send(Message::Event(Event::Started { container: container.clone() }));
-            watch_end(container, attempt, handle, events).await;
+            watch_end(container, attempt, handle, Some(words), events).await;
         }
         Err(failure) => {
             let (reason, message) = (failure.reason(), failure.to_string());
@@ -61,23 +66,41 @@ pub(super) async fn start(context: &Context, pod: &Pod, run: Run, events: Unboun
     }
 }
 
-/// Reports the end of a run.
+/// Reports the end of a run, with its last words.
 pub(super) async fn watch_end(
     container: String,
     attempt: u32,
     handle: Arc<dyn Container>,
+    words: Option<LastWords>,
     events: UnboundedSender<Message>,
 ) {
     let exit = handle.exited().await;
+    let exit = match words {
+        Some(words) => words.add_to(exit).await,
+        None => exit,
+    };
     let _ = events.send(Message::Event(Event::Exited { container, attempt, exit }));
 }
 
-async fn try_start(context: &Context, pod: &Pod, run: Run) -> Result<Arc<dyn Container>, Failure> {
+async fn try_start(
+    context: &Context,
+    pod: &Pod,
+    run: Run,
+) -> Result<(Arc<dyn Container>, LastWords), Failure> {
     let declared = pod.container(&run.container).ok_or_else(|| Failure::Undeclared(run.container.clone()))?;
-    let spec = spec::resolve(context, pod, &declared, run.attempt, run.image).await?;
+    let Resolved { spec, furnishing } =
+        spec::resolve(context, pod, &declared, run.attempt, run.image).await?;
     make_directories(context, &spec, run.attempt).await?;
     context.images.root_file_system(&spec.image, &spec.root).await?;
-    Ok(context.provider.start(spec).await?)
+    let words = LastWords::of(&spec, pod, &declared);
+    furnish(furnishing).await?;
+    Ok((context.provider.start(spec).await?, words))
+}
+
+async fn furnish(furnishing: Furnishing) -> Result<(), Failure> {
+    let root = furnishing.root.clone();
+    let put = disk::off_thread(move || Ok(furnishing.put())).await;
+    Ok(put.map_err(|source| Failure::Directory { path: root, source })??)
 }
 
 /// Makes a fresh root directory, where nothing of an earlier run is left, and the log's directory, where only the log of

@@ -16,6 +16,7 @@ use tracing::{debug, error};
 
 use super::api::Written;
 use super::directory::PodView;
+use super::filesystem::LastWords;
 use super::publish::{Acknowledgement, publish};
 use super::start::watch_end;
 use super::{Context, disk, patch};
@@ -126,7 +127,9 @@ impl Worker {
         let (container, handle) = (known.spec.name.clone(), Arc::clone(&known.container));
         let attempt = known.spec.id.attempt().unwrap_or_default();
         self.handles.insert(container.clone(), Arc::clone(&handle));
-        self.tasks.spawn(watch_end(container, attempt, handle, self.outbox.clone()));
+        let pod = &self.observed.pod;
+        let words = pod.container(&container).map(|declared| LastWords::of(&known.spec, pod, &declared));
+        self.tasks.spawn(watch_end(container, attempt, handle, words, self.outbox.clone()));
     }
 
     /// Goes round the pod's circle until nothing is left of the pod, or the agent ends and the pod is at rest.

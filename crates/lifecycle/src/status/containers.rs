@@ -60,6 +60,11 @@ fn volume_mounts(declared: &Container) -> Option<Vec<VolumeMountStatus>> {
         name: mount.name.clone(),
         mount_path: mount.mount_path.clone(),
         read_only: mount.read_only,
+        // What a container cannot write in a mount, it cannot write in anything below it.
+        recursive_read_only: mount.recursive_read_only.as_ref().map(|wish| match wish.as_str() {
+            "Disabled" => wish.clone(),
+            _ => "Enabled".to_owned(),
+        }),
         ..VolumeMountStatus::default()
     };
     Some(mounts.iter().map(status).collect())

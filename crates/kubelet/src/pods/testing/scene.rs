@@ -19,7 +19,8 @@ use crate::Layout;
 use crate::access::Access;
 use crate::events::{Recorder, record};
 use crate::pods::{
-    Context, Dispatcher, PodApi, PodDirectory, PullSettings, Pulls, Services, ShutdownGrace, Stop, Supplies,
+    Context, Dispatcher, HostPaths, Naming, PodApi, PodDirectory, PullSettings, Pulls, Services,
+    ShutdownGrace, Stop, Supplies,
 };
 
 pub(crate) const NODE: &str = "n1";
@@ -77,6 +78,7 @@ impl Scene {
         let root = tempfile::tempdir().unwrap();
         let memory = root.path().join("memory");
         std::fs::create_dir(&memory).unwrap();
+        std::fs::create_dir(root.path().join("host")).unwrap();
         Self {
             api: FakeApi::new(),
             runtime: FakeRuntime::new(),
@@ -121,6 +123,12 @@ impl Scene {
             node: self.node.subscribe(),
             services,
             supplies: Supplies::new(api.clone()),
+            host_paths: HostPaths::new(&[self.layout.root().join("host")], &[self.layout.pods()]),
+            naming: Naming {
+                node: NODE.to_owned(),
+                cluster_domain: "cluster.local".to_owned(),
+                ..Naming::default()
+            },
         };
         let dispatcher = Dispatcher::new(Arc::new(context)).await.unwrap();
         let (ready, is_ready) = watch::channel(Some("not yet".to_owned()));

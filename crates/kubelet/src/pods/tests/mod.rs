@@ -5,6 +5,7 @@ mod agent;
 mod conformance;
 mod deletion;
 mod environment;
+mod filesystem;
 mod images;
 mod order;
 mod runs;

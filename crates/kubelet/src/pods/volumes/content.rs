@@ -36,6 +36,9 @@ pub(super) async fn make(context: &Context, pod: &Pod, volume: &Volume) -> Resul
 }
 
 async fn fetch(supply: &Supply, pod: &Pod, volume: &Volume) -> Result<Fetched, Cause> {
+    if !projection::trust_bundles(volume).is_empty() {
+        return Err(Cause::UnsupportedKind("projected clusterTrustBundle".to_owned()));
+    }
     let objects = supply.objects.get(&projection::object_names(volume)).await?;
     let mut fetched = Fetched { objects, ..Fetched::default() };
     let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());

@@ -1,12 +1,15 @@
 //! The volumes of pods: what is in them, and where they lie.
 
 mod content;
+mod host;
+mod usage;
 mod writer;
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{chown, symlink};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use coracle_lifecycle::projection::{self, ProjectionError};
 use coracle_lifecycle::{PodUid, Wish};
@@ -15,10 +18,13 @@ use k8s_openapi::api::core::v1::{Pod, Volume};
 use thiserror::Error;
 
 use super::Context;
-use super::disk::private_directory;
+use super::disk::{self, private_directory};
 use super::objects::FetchError;
 use super::tokens::TokenError;
 use crate::Layout;
+
+pub(crate) use host::{HostPathError, HostPaths};
+pub(super) use usage::exceeded;
 
 /// Why a volume could not be made. The message is the one of the kubelet's `FailedMount` event.
 #[derive(Debug, Error)]
@@ -39,22 +45,35 @@ enum Cause {
     #[error(transparent)]
     Token(#[from] TokenError),
     #[error(transparent)]
+    HostPath(#[from] HostPathError),
+    #[error(transparent)]
     Io(#[from] io::Error),
 }
 
+/// A container mounts a volume that its pod does not have, or cannot have any more.
+#[derive(Debug, Error)]
+pub(super) enum UnknownVolume {
+    #[error("no volume is called {0:?}")]
+    Undeclared(String),
+    #[error("volume {name:?} is not there: {source}")]
+    Missing { name: String, source: io::Error },
+    #[error(transparent)]
+    HostPath(#[from] HostPathError),
+}
+
 /// Makes all volumes of a pod; what is there already is made anew.
-pub(super) async fn mount(context: &Context, pod: &Pod) -> Result<(), MountError> {
+pub(super) async fn mount(context: &Arc<Context>, pod: &Pod) -> Result<(), MountError> {
     make(context, pod, volumes(pod)).await
 }
 
 /// Makes the files of those volumes anew that hold Kubernetes' own content.
-pub(super) async fn refresh(context: &Context, pod: &Pod) -> Result<(), MountError> {
+pub(super) async fn refresh(context: &Arc<Context>, pod: &Pod) -> Result<(), MountError> {
     make(context, pod, volumes(pod).filter(|volume| projection::is_content(volume))).await
 }
 
 /// All are begun at once; of several that fail, the first is told.
 async fn make<'a>(
-    context: &Context,
+    context: &Arc<Context>,
     pod: &Pod,
     volumes: impl Iterator<Item = &'a Volume>,
 ) -> Result<(), MountError> {
@@ -65,27 +84,66 @@ async fn make<'a>(
     join_all(made).await.into_iter().collect()
 }
 
-async fn make_one(context: &Context, pod: &Pod, volume: &Volume) -> Result<(), Cause> {
+async fn make_one(context: &Arc<Context>, pod: &Pod, volume: &Volume) -> Result<(), Cause> {
     if projection::is_content(volume) {
         content::make(context, pod, volume).await
+    } else if volume.host_path.is_some() {
+        let (context, volume) = (Arc::clone(context), volume.clone());
+        let found =
+            disk::off_thread(move || Ok(volume.host_path.as_ref().map(|path| context.host_paths.find(path))));
+        Ok(found.await?.transpose().map(drop)?)
+    } else if let Some(in_memory) = empty(volume) {
+        make_empty(context, pod, volume, in_memory).await
     } else {
         Err(Cause::UnsupportedKind(plugin(volume)))
     }
+}
+
+/// Whether an empty directory is to lie in memory; `None` for a volume of another kind, or on another medium.
+fn empty(volume: &Volume) -> Option<bool> {
+    let medium = volume.empty_dir.as_ref().and_then(|source| source.medium.as_deref()).unwrap_or_default();
+    match medium {
+        _ if plugin(volume) != "emptyDir" => None,
+        "" => Some(false),
+        "Memory" => Some(true),
+        _ => None,
+    }
+}
+
+async fn make_empty(context: &Context, pod: &Pod, volume: &Volume, in_memory: bool) -> Result<(), Cause> {
+    let (supply, layout) = (context.supplies.of(&pod.identity()), context.layout.clone());
+    let (uid, group, volume) = (pod.identity().uid, projection::group(pod), volume.clone());
+    let made = disk::off_thread(move || {
+        supply.write(|| {
+            let directory = make_directory(&layout, &uid, &volume, in_memory)?;
+            match chown(directory, None, group) {
+                Err(error) if error.kind() != io::ErrorKind::PermissionDenied => Err(error),
+                _ => Ok(()),
+            }
+        })
+    });
+    Ok(made.await?)
 }
 
 fn volumes(pod: &Pod) -> impl Iterator<Item = &Volume> {
     pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten())
 }
 
-/// The directory of a pod's volume; `None` when the pod has none of this name.
-pub(super) fn directory(context: &Context, pod: &Pod, name: &str) -> Option<PathBuf> {
-    let volume = volumes(pod).find(|volume| volume.name == name)?;
-    Some(place(&context.layout, &pod.identity().uid, volume))
-}
-
-/// Whether no container may write to a volume: Kubernetes' own content is read-only to all.
-pub(super) fn is_read_only(pod: &Pod, name: &str) -> bool {
-    volumes(pod).any(|volume| volume.name == name && projection::is_content(volume))
+/// A volume of a pod, and where it lies: a path without links.
+pub(super) fn find<'p>(
+    context: &Context,
+    pod: &'p Pod,
+    name: &str,
+) -> Result<(&'p Volume, PathBuf), UnknownVolume> {
+    let found = volumes(pod).find(|volume| volume.name == name);
+    let volume = found.ok_or_else(|| UnknownVolume::Undeclared(name.to_owned()))?;
+    let place = match &volume.host_path {
+        Some(path) => context.host_paths.find(path)?,
+        None => place(&context.layout, &pod.identity().uid, volume)
+            .canonicalize()
+            .map_err(|source| UnknownVolume::Missing { name: name.to_owned(), source })?,
+    };
+    Ok((volume, place))
 }
 
 /// The kind of a volume as its field in the API is called. One without any source is an `emptyDir`.

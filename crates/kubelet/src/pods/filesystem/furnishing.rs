@@ -1,0 +1,274 @@
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use coracle_lifecycle::Mount;
+use thiserror::Error;
+
+use super::beneath::{Beneath, Found};
+use super::mounts::{FileMount, Mounts};
+use super::{open, relative};
+
+/// The devices that every container has, by name and number.
+const DEVICES: [(&str, u32); 5] = [("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9)];
+const MEMORY_DEVICES: u32 = 1;
+
+/// Why the root file system of a container could not be furnished.
+#[derive(Debug, Error)]
+pub(in crate::pods) enum FurnishingError {
+    #[error("cannot make {path} in the container: {source}")]
+    Path { path: String, source: io::Error },
+    #[error(
+        "volumeMount {volume:?}: the file is on another file system and cannot be shared for writing: mount its directory"
+    )]
+    OtherFileSystem { volume: String },
+}
+
+/// What the node puts into the root file system of a container before it starts.
+pub(in crate::pods) struct Furnishing {
+    pub(in crate::pods) root: PathBuf,
+    /// Files by their absolute path, such as `/etc/hosts`: not where something is mounted.
+    pub(in crate::pods) files: Vec<(String, String)>,
+    pub(in crate::pods) working_directory: Option<String>,
+    pub(in crate::pods) message_path: String,
+    pub(in crate::pods) mounts: Mounts,
+    /// The directories of this node's own, in which it may make mount points whoever reads them.
+    pub(in crate::pods) own: Vec<PathBuf>,
+}
+
+impl Furnishing {
+    /// Puts all there.
+    pub(in crate::pods) fn put(&self) -> Result<(), FurnishingError> {
+        let root = Beneath::root(&self.root).map_err(|source| failed("/", source))?;
+        for (from, to) in &self.mounts.copies {
+            copy_directory(from, to).map_err(|source| failed(&to.display().to_string(), source))?;
+        }
+        make(&root, "/tmp", 0o1777)?;
+        make_devices(&root)?;
+        self.put_files(&root)?;
+        self.make_mount_points(&root);
+        for file in &self.mounts.files {
+            self.put_file(file)?;
+        }
+        if let Some(directory) = &self.working_directory {
+            // A program that has no use for it starts all the same.
+            let _ = root.make_directory(relative(directory), 0o755);
+        }
+        self.put_message_file()
+    }
+
+    fn put_files(&self, root: &Beneath) -> Result<(), FurnishingError> {
+        let mut own = self.files.iter().filter(|(path, _)| !self.is_mounted(path));
+        own.try_for_each(|(path, content)| {
+            root.write(relative(path), content.as_bytes(), 0o644).map_err(|source| failed(path, source))
+        })
+    }
+
+    fn is_mounted(&self, path: &str) -> bool {
+        let directories = self.mounts.directories.iter().map(|mount| &mount.target);
+        directories.chain(self.mounts.files.iter().map(|file| &file.target)).any(|target| target == path)
+    }
+
+    /// So that who lists a directory sees what is mounted in it. What is mounted is found without that, so it may fail.
+    fn make_mount_points(&self, root: &Beneath) {
+        let mounts = &self.mounts.directories;
+        for mount in mounts {
+            let around = mounts.iter().filter(|other| is_inside(&mount.target, &other.target));
+            let _ = match around.max_by_key(|other| other.target.len()) {
+                None => root.make_directory(relative(&mount.target), 0o755),
+                Some(outer) if self.may_change(outer) => Beneath::volume(&outer.source).and_then(|volume| {
+                    volume.make_directory(relative(&mount.target[outer.target.len()..]), 0o755)
+                }),
+                Some(_) => Ok(()),
+            };
+        }
+    }
+
+    fn may_change(&self, mount: &Mount) -> bool {
+        !mount.read_only || self.own.iter().any(|directory| mount.source.starts_with(directory))
+    }
+
+    fn put_file(&self, mount: &FileMount) -> Result<(), FurnishingError> {
+        let failed = |source| failed(&mount.target, source);
+        let (place, path) = open(&self.root, &self.mounts.directories, &mount.target).map_err(failed)?;
+        if mount.is_copied {
+            return place.copy(&mount.file, &path, 0o444).map_err(failed);
+        }
+        place.link(&mount.file, &path).map_err(|source| match source.kind() {
+            ErrorKind::CrossesDevices => FurnishingError::OtherFileSystem { volume: mount.volume.clone() },
+            _ => failed(source),
+        })
+    }
+
+    fn put_message_file(&self) -> Result<(), FurnishingError> {
+        let failed = |source| failed(&self.message_path, source);
+        let (place, path) = open(&self.root, &self.mounts.directories, &self.message_path).map_err(failed)?;
+        place.write(&path, b"", 0o666).map_err(failed)
+    }
+}
+
+/// Whether a path lies below another one.
+fn is_inside(path: &str, outer: &str) -> bool {
+    path != outer && Path::new(path).starts_with(outer)
+}
+
+fn failed(path: &str, source: io::Error) -> FurnishingError {
+    FurnishingError::Path { path: path.to_owned(), source }
+}
+
+fn make(root: &Beneath, path: &str, mode: u32) -> Result<(), FurnishingError> {
+    root.make_directory(relative(path), mode).map_err(|source| failed(path, source))
+}
+
+/// Who may not make devices has a file for what is thrown away, and no others.
+fn make_devices(root: &Beneath) -> Result<(), FurnishingError> {
+    make(root, "/dev", 0o755)?;
+    for (name, number) in DEVICES {
+        let path = Path::new("dev").join(name);
+        if root.find(&path).is_ok() {
+            continue;
+        }
+        match root.make_device(&path, MEMORY_DEVICES, number) {
+            Err(_) if name == "null" => root.write(&path, b"", 0o666),
+            _ => Ok(()),
+        }
+        .map_err(|source| failed("/dev/null", source))?;
+    }
+    Ok(())
+}
+
+/// Copies files and directories, and what links lead to as far as it is in the same directory.
+fn copy_directory(from: &Found, to: &Path) -> io::Result<()> {
+    crate::pods::disk::private_directory(to)?;
+    let (source, target) = (from.path()?, Beneath::volume(to)?);
+    let volume = Beneath::volume(&source)?;
+    for entry in std::fs::read_dir(&source)? {
+        let name = entry?.file_name();
+        let found = volume.find(Path::new(&name))?;
+        if found.kind()? == rustix::fs::FileType::Directory {
+            copy_directory(&found, &to.join(&name))?;
+        } else {
+            target.copy(&found, Path::new(&name), 0o444)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    use super::*;
+
+    struct Scene {
+        folder: tempfile::TempDir,
+        furnishing: Furnishing,
+    }
+
+    fn scene() -> Scene {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["root/etc", "work", "foreign", "outside"] {
+            fs::create_dir_all(folder.path().join(name)).unwrap();
+        }
+        let furnishing = Furnishing {
+            root: folder.path().join("root"),
+            files: vec![("/etc/hosts".to_owned(), "hosts".to_owned())],
+            working_directory: None,
+            message_path: "/dev/termination-log".to_owned(),
+            mounts: Mounts::default(),
+            own: Vec::new(),
+        };
+        Scene { folder, furnishing }
+    }
+
+    impl Scene {
+        fn path(&self, name: &str) -> PathBuf {
+            self.folder.path().canonicalize().unwrap().join(name)
+        }
+
+        fn mount(&mut self, source: &str, target: &str, read_only: bool) {
+            let mount = Mount { source: self.path(source), target: target.to_owned(), read_only };
+            self.furnishing.mounts.directories.push(mount);
+        }
+
+        fn file(&mut self, source: &str, target: &str, is_copied: bool) {
+            let file = Found::at(&self.path(source)).unwrap();
+            let (volume, target) = ("v".to_owned(), target.to_owned());
+            self.furnishing.mounts.files.push(FileMount { volume, file, target, is_copied });
+        }
+    }
+
+    #[test]
+    fn what_every_container_has() {
+        let mut scene = scene();
+        scene.furnishing.working_directory = Some("/app/data".to_owned());
+        scene.furnishing.put().unwrap();
+        assert_eq!(fs::read(scene.path("root/etc/hosts")).unwrap(), b"hosts");
+        assert_eq!(fs::read(scene.path("root/dev/termination-log")).unwrap(), b"");
+        assert_eq!(fs::metadata(scene.path("root/tmp")).unwrap().mode() & 0o1000, 0o1000);
+        fs::write(scene.path("root/dev/null"), "gone").unwrap();
+        assert!(scene.path("root/app/data").is_dir());
+    }
+
+    #[test]
+    fn mount_points_are_seen_where_the_node_may_make_them() {
+        let mut scene = scene();
+        scene.mount("work", "/data", false);
+        scene.mount("outside", "/data/deep/er", false);
+        scene.mount("foreign", "/foreign", true);
+        scene.mount("outside", "/foreign/deep", false);
+        scene.mount("outside", "/var/run/here", true);
+        scene.furnishing.put().unwrap();
+        for place in ["root/data", "work/deep/er", "root/foreign", "root/var/run/here"] {
+            assert!(scene.path(place).is_dir(), "{place}");
+        }
+        assert!(!scene.path("foreign/deep").exists());
+        scene.furnishing.own = vec![scene.path("foreign")];
+        scene.furnishing.put().unwrap();
+        assert!(scene.path("foreign/deep").exists());
+    }
+
+    #[test]
+    fn single_files_are_copies_or_the_same_file() {
+        let mut scene = scene();
+        fs::write(scene.path("work/file"), "text").unwrap();
+        scene.mount("outside", "/mounted", false);
+        scene.file("work/file", "/etc/copy", true);
+        scene.file("work/file", "/same", false);
+        scene.file("work/file", "/mounted/deep/same", false);
+        scene.file("work/file", "/etc/hosts", true);
+        scene.furnishing.put().unwrap();
+        let inode = |name: &str| fs::metadata(scene.path(name)).unwrap().ino();
+        assert_eq!(fs::read(scene.path("root/etc/copy")).unwrap(), b"text");
+        assert_ne!(inode("root/etc/copy"), inode("work/file"));
+        assert_eq!([inode("root/same"), inode("outside/deep/same")], [inode("work/file"); 2]);
+        assert_eq!(fs::read(scene.path("root/etc/hosts")).unwrap(), b"text", "the pod's own");
+    }
+
+    #[test]
+    fn no_link_of_an_image_or_a_volume_leads_the_node_out_of_the_container() {
+        let mut scene = scene();
+        fs::remove_dir(scene.path("root/etc")).unwrap();
+        symlink(scene.path("outside"), scene.path("root/etc")).unwrap();
+        symlink("../outside", scene.path("root/dev")).unwrap();
+        symlink("../outside", scene.path("work/up")).unwrap();
+        scene.mount("work", "/data", false);
+        scene.mount("foreign", "/data/up/deep", false);
+        // Where the image leads out of itself its files cannot be made; whatever comes of that, nothing is outside.
+        let _ = scene.furnishing.put();
+        scene.furnishing.message_path = "/data/up/words".to_owned();
+        scene.furnishing.put().unwrap_err();
+        assert_eq!(fs::read_dir(scene.path("outside")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn parts_of_content_are_copied_with_what_is_in_them() {
+        let mut scene = scene();
+        fs::create_dir_all(scene.path("work/..0/part/deep")).unwrap();
+        fs::write(scene.path("work/..0/part/deep/file"), "text").unwrap();
+        let from = Found::at(&scene.path("work/..0/part")).unwrap();
+        scene.furnishing.mounts.copies.push((from, scene.path("copies/0")));
+        scene.furnishing.put().unwrap();
+        assert_eq!(fs::read(scene.path("copies/0/deep/file")).unwrap(), b"text");
+    }
+}
