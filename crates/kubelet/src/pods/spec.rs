@@ -64,7 +64,6 @@ pub(super) async fn resolve(
         root: root.clone(),
         files: names.files(pod, &network),
         working_directory: working_directory(declared),
-        message_path: filesystem::message_path(declared),
         own: context.host_paths.own().to_owned(),
         mounts,
     };

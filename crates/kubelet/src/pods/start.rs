@@ -88,12 +88,14 @@ async fn try_start(
     run: Run,
 ) -> Result<(Arc<dyn Container>, LastWords), Failure> {
     let declared = pod.container(&run.container).ok_or_else(|| Failure::Undeclared(run.container.clone()))?;
-    let Resolved { spec, furnishing } =
+    let Resolved { mut spec, furnishing } =
         spec::resolve(context, pod, &declared, run.attempt, run.image).await?;
     make_directories(context, &spec, run.attempt).await?;
     context.images.root_file_system(&spec.image, &spec.root).await?;
-    let words = LastWords::of(&spec, pod, &declared);
     furnish(furnishing).await?;
+    let mut words = LastWords::of(&spec, pod, &declared);
+    let prepared = words.prepare(&mut spec).await;
+    prepared.map_err(|source| Failure::Directory { path: spec.root.clone(), source })?;
     Ok((context.provider.start(spec).await?, words))
 }
 

@@ -42,15 +42,20 @@ impl Beneath {
         self.open(path, FIND, Mode::empty()).map(Found)
     }
 
+    /// A file to be read. What is something else is not opened.
+    pub(super) fn open_file(&self, path: &Path) -> io::Result<File> {
+        if self.find(path)?.kind()? != FileType::RegularFile {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "it is no file"));
+        }
+        // What has become a pipe meanwhile is not waited for.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        Ok(self.open(path, flags, Mode::empty())?.into())
+    }
+
     /// What a file holds, up to `limit` bytes of it.
     pub(in crate::pods) fn read(&self, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-        // A pipe would have to be waited for.
-        if self.find(path)?.kind()? != FileType::RegularFile {
-            return Err(ErrorKind::InvalidInput.into());
-        }
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let mut content = Vec::new();
-        File::from(self.open(path, flags, Mode::empty())?).take(limit).read_to_end(&mut content)?;
+        self.open_file(path)?.take(limit).read_to_end(&mut content)?;
         Ok(content)
     }
 

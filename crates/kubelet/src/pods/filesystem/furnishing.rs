@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use super::beneath::{Beneath, Found};
 use super::mounts::{FileMount, Mounts};
-use super::{open, relative};
+use super::{open, place, relative};
 
 /// The devices that every container has, by name and number.
 const DEVICES: [(&str, u32); 5] = [("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9)];
@@ -21,6 +21,8 @@ pub(in crate::pods) enum FurnishingError {
         "volumeMount {volume:?}: the file is on another file system and cannot be shared for writing: mount its directory"
     )]
     OtherFileSystem { volume: String },
+    #[error("volumeMount {volume:?}: {path} lies in a mount that is read-only")]
+    ReadOnly { volume: String, path: String },
 }
 
 /// What the node puts into the root file system of a container before it starts.
@@ -29,7 +31,6 @@ pub(in crate::pods) struct Furnishing {
     /// Files by their absolute path, such as `/etc/hosts`: not where something is mounted.
     pub(in crate::pods) files: Vec<(String, String)>,
     pub(in crate::pods) working_directory: Option<String>,
-    pub(in crate::pods) message_path: String,
     pub(in crate::pods) mounts: Mounts,
     /// The directories of this node's own, in which it may make mount points whoever reads them.
     pub(in crate::pods) own: Vec<PathBuf>,
@@ -53,7 +54,7 @@ impl Furnishing {
             // A program that has no use for it starts all the same.
             let _ = root.make_directory(relative(directory), 0o755);
         }
-        self.put_message_file()
+        Ok(())
     }
 
     fn put_files(&self, root: &Beneath) -> Result<(), FurnishingError> {
@@ -89,6 +90,11 @@ impl Furnishing {
 
     fn put_file(&self, mount: &FileMount) -> Result<(), FurnishingError> {
         let failed = |source| failed(&mount.target, source);
+        // What a container only reads, nothing is put into on its behalf.
+        if place(&self.mounts.directories, &mount.target).is_some_and(|(outer, _)| outer.read_only) {
+            let (volume, path) = (mount.volume.clone(), mount.target.clone());
+            return Err(FurnishingError::ReadOnly { volume, path });
+        }
         let (place, path) = open(&self.root, &self.mounts.directories, &mount.target).map_err(failed)?;
         if mount.is_copied {
             return place.copy(&mount.file, &path, 0o444).map_err(failed);
@@ -97,12 +103,6 @@ impl Furnishing {
             ErrorKind::CrossesDevices => FurnishingError::OtherFileSystem { volume: mount.volume.clone() },
             _ => failed(source),
         })
-    }
-
-    fn put_message_file(&self) -> Result<(), FurnishingError> {
-        let failed = |source| failed(&self.message_path, source);
-        let (place, path) = open(&self.root, &self.mounts.directories, &self.message_path).map_err(failed)?;
-        place.write(&path, b"", 0o666).map_err(failed)
     }
 }
 
@@ -174,7 +174,6 @@ mod tests {
             root: folder.path().join("root"),
             files: vec![("/etc/hosts".to_owned(), "hosts".to_owned())],
             working_directory: None,
-            message_path: "/dev/termination-log".to_owned(),
             mounts: Mounts::default(),
             own: Vec::new(),
         };
@@ -204,7 +203,6 @@ mod tests {
         scene.furnishing.working_directory = Some("/app/data".to_owned());
         scene.furnishing.put().unwrap();
         assert_eq!(fs::read(scene.path("root/etc/hosts")).unwrap(), b"hosts");
-        assert_eq!(fs::read(scene.path("root/dev/termination-log")).unwrap(), b"");
         assert_eq!(fs::metadata(scene.path("root/tmp")).unwrap().mode() & 0o1000, 0o1000);
         fs::write(scene.path("root/dev/null"), "gone").unwrap();
         assert!(scene.path("root/app/data").is_dir());
@@ -246,6 +244,19 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_put_into_what_a_container_only_reads() {
+        let mut scene = scene();
+        for name in ["work/file", "foreign/file"] {
+            fs::write(scene.path(name), name).unwrap();
+        }
+        scene.mount("foreign", "/foreign", true);
+        scene.file("work/file", "/foreign/file", true);
+        let error = scene.furnishing.put().unwrap_err().to_string();
+        assert_eq!(error, "volumeMount \"v\": /foreign/file lies in a mount that is read-only");
+        assert_eq!(fs::read(scene.path("foreign/file")).unwrap(), b"foreign/file");
+    }
+
+    #[test]
     fn no_link_of_an_image_or_a_volume_leads_the_node_out_of_the_container() {
         let mut scene = scene();
         fs::remove_dir(scene.path("root/etc")).unwrap();
@@ -256,7 +267,8 @@ mod tests {
         scene.mount("foreign", "/data/up/deep", false);
         // Where the image leads out of itself its files cannot be made; whatever comes of that, nothing is outside.
         let _ = scene.furnishing.put();
-        scene.furnishing.message_path = "/data/up/words".to_owned();
+        fs::write(scene.path("work/file"), "text").unwrap();
+        scene.file("work/file", "/data/up/file", true);
         scene.furnishing.put().unwrap_err();
         assert_eq!(fs::read_dir(scene.path("outside")).unwrap().count(), 0);
     }

@@ -8,7 +8,7 @@ mod mounts;
 mod names;
 
 pub(super) use furnishing::{Furnishing, FurnishingError};
-pub(super) use message::{LastWords, path as message_path};
+pub(super) use message::LastWords;
 pub(super) use mounts::{MountsError, resolve};
 pub(super) use names::Names;
 pub(crate) use names::Naming;
@@ -34,4 +34,17 @@ fn open(root: &Path, mounts: &[Mount], path: &str) -> std::io::Result<(beneath::
 
 fn relative(path: &str) -> &Path {
     Path::new(path.trim_start_matches('/'))
+}
+
+/// The absolute path that a path in a pod's manifest stands for.
+fn normal(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
 }

@@ -11,6 +11,7 @@ use rustix::fs::FileType;
 use thiserror::Error;
 
 use super::beneath::{Beneath, Found};
+use super::normal;
 use crate::pods::volumes::{self, UnknownVolume};
 use crate::pods::{Context, disk};
 
@@ -115,19 +116,6 @@ fn want(
         target,
         read_only: mount.read_only.unwrap_or(false) || is_content,
     })
-}
-
-/// The absolute path that a mount path stands for.
-fn normal(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
 }
 
 fn sub_path(mount: &VolumeMount, variables: &Variables) -> Result<PathBuf, MountsError> {

@@ -126,8 +126,8 @@ impl Scene {
             host_paths: HostPaths::new(&[self.layout.root().join("host")], &[self.layout.pods()]),
             naming: Naming {
                 node: NODE.to_owned(),
+                cluster_dns: vec!["10.96.0.10".parse().unwrap()],
                 cluster_domain: "cluster.local".to_owned(),
-                ..Naming::default()
             },
         };
         let dispatcher = Dispatcher::new(Arc::new(context)).await.unwrap();
