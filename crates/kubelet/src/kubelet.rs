@@ -16,8 +16,8 @@ use crate::collector::Collector;
 use crate::events::{Recorder, record};
 use crate::node::{NodeAgent, NodeSettings};
 use crate::pods::{
-    Context, Dispatcher, HostPaths, Naming, PodApi, PodDirectory, PullSettings, Pulls, Services, Stop,
-    Supplies,
+    Context, Dispatcher, Handlers, HostPaths, Naming, PodApi, PodDirectory, PullSettings, Pulls, Services,
+    Stop, Supplies,
 };
 use crate::{Layout, memory};
 
@@ -111,6 +111,7 @@ impl Kubelet {
             node: known_node.clone(),
             services,
             supplies: Supplies::new(api.clone()),
+            handlers: Handlers::new(),
         });
         let dispatcher = Dispatcher::new(context).await.map_err(KubeletError::RootDirectory)?;
         let (ready, readiness) = watch::channel(Some("the node's pods are not known yet".to_owned()));

@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{BoxFuture, Container, ContainerSpec, Usage};
+use crate::{BoxFuture, Container, ContainerSpec, ExecError, ExecRequest, Streams, Usage};
 
 const START: Timestamp = Timestamp::constant(1_767_225_600, 0);
 
@@ -18,6 +18,10 @@ impl Container for Survivor {
     }
 
     fn stop(&self, _grace: Duration) {}
+
+    fn exec(&self, _: ExecRequest, _: Streams) -> BoxFuture<'_, Result<i32, ExecError>> {
+        Box::pin(std::future::ready(Err(ExecError::NotRunning)))
+    }
 
     fn usage(&self) -> BoxFuture<'_, Usage> {
         Box::pin(std::future::ready(Usage::default()))

@@ -19,8 +19,10 @@ mod end;
 pub mod environment;
 mod event;
 mod eviction;
+mod exec;
 mod failure;
 mod govern;
+mod handler;
 mod identity;
 mod image;
 pub mod naming;
@@ -44,6 +46,7 @@ mod restart;
 mod status;
 mod support;
 mod sysctls;
+mod user;
 mod wish;
 
 pub use addresses::AddressPool;
@@ -53,8 +56,10 @@ pub use collection::{Collection, CollectionRules, Fill, HeldImage, collect};
 pub use container::{ContainerSpec, Dns, Limits, LogFile, Mount, Network, PodIdentity, Port, Protocol};
 pub use event::{Action, Event, Plan, ProbeTrouble, PullTime};
 pub use eviction::Eviction;
+pub use exec::{ExecError, ExecRequest, Sink, Source, Streams};
 pub use failure::{Face, Failure};
 pub use govern::{NodeView, Verdict, govern};
+pub use handler::{Endpoint, Handler, HttpGet, InvalidHandler};
 pub use identity::{ContainerId, Digest, InvalidDigest, PodUid};
 pub use image::{
     Credential, ImageConfig, ImageContent, ImageError, ImageFiles, ImageModule, Images, LocalImage,
@@ -76,4 +81,5 @@ pub use resident::{Resident, is_critical};
 pub use resources::Amounts;
 pub use restart::{RestartPolicy, Sequel};
 pub use status::{Phase, is_final, status};
+pub use user::{RootUser, ensure_non_root};
 pub use wish::{Role, Wish};

@@ -88,13 +88,14 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// A tally of a probe that has not been tried. What a container is taken for until then: alive, not ready.
+    /// A tally of a probe that has not been tried. What a container is taken for until then: alive, and as ready as it
+    /// was said to be.
     #[must_use]
-    pub fn new(kind: ProbeKind, schedule: &Schedule) -> Self {
+    pub fn new(kind: ProbeKind, schedule: &Schedule, ready: bool) -> Self {
         let stands = match kind {
             ProbeKind::Startup => None,
             ProbeKind::Liveness => Some(true),
-            ProbeKind::Readiness => Some(false),
+            ProbeKind::Readiness => Some(ready),
         };
         let (successes, failures) = (schedule.successes, schedule.failures);
         Self { kind, successes, failures, latest: None, in_a_row: 0, stands }
@@ -152,7 +153,7 @@ mod tests {
     fn enough_in_a_row_change_what_is_known() {
         let schedule = schedule(json!({"failureThreshold": 2, "successThreshold": 3}));
         let check = |kind, tries: &str| {
-            let mut tally = Tally::new(kind, &schedule);
+            let mut tally = Tally::new(kind, &schedule, false);
             let said = tries.chars().map(|try_| match tally.count(try_ == '+') {
                 Some(true) => '+',
                 Some(false) => '-',
@@ -164,12 +165,14 @@ mod tests {
         assert_eq!(check(ProbeKind::Liveness, "+-+--"), "....-");
         assert_eq!(check(ProbeKind::Startup, "-+-+++"), ".....+");
         assert_eq!(check(ProbeKind::Startup, "+--"), "..-");
+        let mut known = Tally::new(ProbeKind::Readiness, &schedule, true);
+        assert_eq!([false, false].map(|is_good| known.count(is_good)), [None, Some(false)]);
     }
 
     #[test]
     fn a_run_is_started_once_and_dies_once() {
         let schedule = schedule(json!({}));
-        let is_final = |kind, verdict| Tally::new(kind, &schedule).is_final(verdict);
+        let is_final = |kind, verdict| Tally::new(kind, &schedule, false).is_final(verdict);
         assert_eq!([true, false].map(|verdict| is_final(ProbeKind::Startup, verdict)), [true, true]);
         assert_eq!([true, false].map(|verdict| is_final(ProbeKind::Liveness, verdict)), [false, true]);
         assert_eq!([true, false].map(|verdict| is_final(ProbeKind::Readiness, verdict)), [false, false]);

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{ContainerId, ContainerSpec, Digest, LocalImage, PodUid};
+use crate::{ContainerId, ContainerSpec, Digest, ExecError, ExecRequest, LocalImage, PodUid, Streams};
 
 /// A future on the heap that may move between threads.
 pub type BoxFuture<'a, T> = futures_core::future::BoxFuture<'a, T>;
@@ -53,6 +53,14 @@ pub trait Container: Send + Sync + 'static {
     /// Asks the container to end, in the ways it can hear, and kills it after `grace`. Asking again can only shorten
     /// the wait.
     fn stop(&self, grace: Duration);
+
+    /// Runs a command beside the container's program, over the same files and environment and within the same limits, to
+    /// its end, and gives its exit code: 127 when there is no such command, which is then told on its standard error.
+    /// Dropping the future ends the command; so does the end of the container.
+    ///
+    /// # Errors
+    /// When the container does not run, or this runtime cannot run the command or not to its end.
+    fn exec(&self, request: ExecRequest, streams: Streams) -> BoxFuture<'_, Result<i32, ExecError>>;
 
     /// What it has used, and uses now.
     fn usage(&self) -> BoxFuture<'_, Usage>;

@@ -37,7 +37,11 @@ fn policies() -> impl Strategy<Value = Policy> {
 }
 
 fn extras() -> impl Strategy<Value = Extras> {
-    (any::<[Option<bool>; 3]>(), any::<bool>()).prop_map(|(init, rules)| Extras { init, care: false, rules })
+    (any::<[Option<bool>; 3]>(), any::<bool>(), any::<bool>()).prop_map(|(init, care, rules)| Extras {
+        init,
+        care,
+        rules,
+    })
 }
 
 proptest! {

@@ -15,6 +15,7 @@
 //! What is not as it must be is told by a panic, as everywhere in tests.
 
 mod checks;
+mod commands;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -50,6 +51,9 @@ pub struct Programs {
     pub spin: LocalImage,
     /// Takes memory until it is refused or ended.
     pub grow_memory: LocalImage,
+    /// Many programs in one: by its first argument it ends with an exit code (`exit CODE`), prints a text (`say TEXT`), copies
+    /// its input to its output (`copy`) or sleeps for hours (`sleep`).
+    pub tools: LocalImage,
     /// No program at all.
     pub garbage: LocalImage,
 }

@@ -2,11 +2,13 @@
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use coracle_lifecycle::{BoxFuture, Cause, Container, ContainerSpec, Exit, Known, Usage};
+use coracle_lifecycle::{
+    BoxFuture, Cause, Container, ContainerSpec, ExecError, ExecRequest, Exit, Known, Streams, Usage,
+};
 use futures::FutureExt as _;
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -14,15 +16,17 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::beside::Beside;
 use crate::clock::now;
 use crate::end::{self, Verdict};
 use crate::log::Log;
 use crate::ticker::{Hurry, Ticker};
 use crate::turns::Turns;
-use crate::usage::{Count, CpuTime, Timed};
+use crate::usage::{CpuTime, Timed};
 
 /// A container that was started: what is known of it and the way to stop it.
 pub(crate) struct Run {
+    own: Weak<Self>,
     spec: ContainerSpec,
     started_at: Timestamp,
     exit: watch::Sender<Option<Exit>>,
@@ -34,7 +38,7 @@ pub(crate) struct Run {
     killed_at: watch::Sender<Option<Instant>>,
     ticker: Arc<Ticker>,
     cpu: Arc<CpuTime>,
-    memory: Arc<Count>,
+    beside: Beside,
     /// Until the end.
     log: Mutex<Option<Log>>,
 }
@@ -71,9 +75,10 @@ impl Run {
         log: Log,
         ear: Ear,
         ticker: Arc<Ticker>,
-        memory: Arc<Count>,
-    ) -> Self {
-        Self {
+        beside: Beside,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|own| Self {
+            own: Weak::clone(own),
             spec,
             started_at: now(),
             exit: watch::Sender::new(None),
@@ -84,9 +89,9 @@ impl Run {
             killed_at: watch::Sender::new(None),
             ticker,
             cpu: Arc::default(),
-            memory,
+            beside,
             log: Mutex::new(Some(log)),
-        }
+        })
     }
 
     pub(crate) fn spec(&self) -> &ContainerSpec {
@@ -133,7 +138,7 @@ impl Run {
         Turn { run: Arc::clone(self), future: Timed::new(future, Arc::clone(&self.cpu)) }
     }
 
-    fn is_ended(&self) -> bool {
+    pub(crate) fn is_ended(&self) -> bool {
         self.exit.borrow().is_some()
     }
 
@@ -253,7 +258,14 @@ impl Container for Run {
         self.kill(if grace.is_zero() { Cause::Killed } else { Cause::Stopped });
     }
 
+    fn exec(&self, request: ExecRequest, streams: Streams) -> BoxFuture<'_, Result<i32, ExecError>> {
+        Box::pin(async {
+            let run = self.own.upgrade().ok_or(ExecError::NotRunning)?;
+            self.beside.exec(run, request.command, streams).await
+        })
+    }
+
     fn usage(&self) -> BoxFuture<'_, Usage> {
-        Box::pin(async { Usage { cpu: self.cpu.get(), memory: self.memory.get() } })
+        Box::pin(async { Usage { cpu: self.cpu.get(), memory: self.beside.allowance.container.0.get() } })
     }
 }

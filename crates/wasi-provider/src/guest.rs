@@ -90,13 +90,26 @@ pub(crate) fn world(
     room: &Arc<Room>,
 ) -> Result<World, StartError> {
     let network = GuestNetwork::new(spec);
-    let outgoing = Outgoing::new(spec, &network, room);
-    let outgoing = outgoing.map_err(|malformed| StartError::Invalid(malformed.to_string()))?;
+    let outgoing = outgoing(spec, &network, room)?;
     let mut world = surroundings(spec, kind, log, network, outgoing);
-    open(&mut world.context, &spec.root, "/", spec.read_only_root)?;
-    for mount in &spec.mounts {
-        open_mount(&mut world.context, mount)?;
-    }
+    open_all(&mut world.context, spec)?;
+    Ok(world)
+}
+
+/// What a command beside the container's program sees: the same, but for its arguments, and as yet without streams.
+///
+/// # Errors
+/// As [`world`].
+pub(crate) fn world_beside(
+    spec: &ContainerSpec,
+    kind: Kind,
+    command: &[String],
+    room: &Arc<Room>,
+) -> Result<World, StartError> {
+    let network = GuestNetwork::new(spec);
+    let outgoing = outgoing(spec, &network, room)?;
+    let mut world = with_arguments(spec, kind, command, network, outgoing);
+    open_all(&mut world.context, spec)?;
     Ok(world)
 }
 
@@ -108,12 +121,35 @@ pub(crate) fn surroundings(
     network: Arc<GuestNetwork>,
     outgoing: Outgoing,
 ) -> World {
-    let mut world = WasiCtxBuilder::new();
-    world.args(&spec.command_line()).envs(&environment(spec, kind));
-    world.stdout(Output::new(log, Channel::Stdout)).stderr(Output::new(log, Channel::Stderr));
-    world.initial_cwd(spec.directory());
-    network.open(&mut world);
-    World { context: world, network, outgoing }
+    let mut world = with_arguments(spec, kind, &spec.command_line(), network, outgoing);
+    world.context.stdout(Output::new(log, Channel::Stdout)).stderr(Output::new(log, Channel::Stderr));
+    world
+}
+
+fn outgoing(
+    spec: &ContainerSpec,
+    network: &Arc<GuestNetwork>,
+    room: &Arc<Room>,
+) -> Result<Outgoing, StartError> {
+    Outgoing::new(spec, network, room).map_err(|malformed| StartError::Invalid(malformed.to_string()))
+}
+
+fn with_arguments(
+    spec: &ContainerSpec,
+    kind: Kind,
+    arguments: &[String],
+    network: Arc<GuestNetwork>,
+    outgoing: Outgoing,
+) -> World {
+    let mut context = WasiCtxBuilder::new();
+    context.args(arguments).envs(&environment(spec, kind)).initial_cwd(spec.directory());
+    network.open(&mut context);
+    World { context, network, outgoing }
+}
+
+fn open_all(world: &mut WasiCtxBuilder, spec: &ContainerSpec) -> Result<(), StartError> {
+    open(world, &spec.root, "/", spec.read_only_root)?;
+    spec.mounts.iter().try_for_each(|mount| open_mount(world, mount))
 }
 
 /// Opens a mount by a path without links: whoever can write to the volume cannot lead the way elsewhere meanwhile.

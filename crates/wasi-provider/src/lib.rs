@@ -5,6 +5,7 @@
 //! resolved and on this machine. Programs are compiled by a child process, which calls [`compile_main`].
 
 mod accept;
+mod beside;
 mod cache;
 mod clock;
 mod command;
@@ -12,6 +13,7 @@ mod compile;
 mod container;
 mod end;
 mod engine;
+mod finder;
 mod guest;
 mod http;
 mod inspect;
@@ -20,6 +22,7 @@ mod log;
 mod network;
 mod outgoing;
 mod output;
+mod pipe;
 mod program;
 mod programs;
 mod provider;

@@ -9,8 +9,8 @@ use std::time::Duration;
 use std::{io, thread};
 
 use coracle_lifecycle::{
-    BoxFuture, Container, ContainerId, ContainerSpec, Digest, ImageContent, ImageKind, ImageModule, Known,
-    LocalImage, PodUid, PrepareError, Provider, RuntimeInfo, StartError, Unsupported,
+    BoxFuture, Container, ContainerId, ContainerSpec, Digest, ImageContent, ImageKind, Known, LocalImage,
+    PodUid, PrepareError, Provider, RuntimeInfo, StartError, Unsupported,
 };
 use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::Pod;
@@ -23,11 +23,12 @@ use tokio_util::task::TaskTracker;
 use wasmtime::Engine;
 
 use crate::accept;
+use crate::beside::Beside;
 use crate::cache::{Cache, sweep};
-use crate::command::Commands;
 use crate::compile::{CompileLimits, Compiler};
 use crate::container::{Ear, Run};
 use crate::engine::{Layout, compatibility, engine};
+use crate::finder::Finder;
 use crate::guest::{World, serving_port, world};
 use crate::http::{self, Instances, Server};
 use crate::inspect::Kind;
@@ -91,8 +92,7 @@ pub enum SetupError {
 ///
 /// Dropping it ends all its containers at once.
 pub struct WasiProvider {
-    programs: Programs,
-    commands: Arc<Commands>,
+    finder: Arc<Finder>,
     runs: Mutex<HashMap<ContainerId, Arc<Run>>>,
     pods: Mutex<HashMap<PodUid, Arc<Count>>>,
     ticker: Arc<Ticker>,
@@ -118,14 +118,14 @@ impl WasiProvider {
         let compiler = Compiler::new(settings.compiler, settings.compile_limits, threads);
         let programs = Programs::new(Loader { compiler, targets }, tasks.clone(), runtime.handle());
         let (runs, pods) = (Mutex::default(), Mutex::default());
-        let commands = Arc::default();
-        Ok(Self { programs, commands, runs, pods, ticker, room: Room::of_process(), tasks, runtime })
+        let finder = Arc::new(Finder::new(programs, runtime.handle()));
+        Ok(Self { finder, runs, pods, ticker, room: Room::of_process(), tasks, runtime })
     }
 
     /// How many programs were compiled since the start; those found in the cache are none of them.
     #[must_use]
     pub fn compiled(&self) -> u64 {
-        self.programs.compiled()
+        self.finder.programs.compiled()
     }
 }
 
@@ -143,7 +143,7 @@ fn targets(folder: &Path, engines: &[Engine; 2]) -> Result<[(Host, Cache); 2], S
 
 impl WasiProvider {
     async fn launch(&self, spec: ContainerSpec) -> Result<Arc<dyn Container>, StartError> {
-        let program = self.program(&spec).await?;
+        let program = self.finder.program(&spec, spec.command_line()).await?;
         let run = if program.kind.is_server() {
             self.launch_server(spec, program).await
         } else {
@@ -224,10 +224,19 @@ impl WasiProvider {
         ear: Ear,
         allowance: &Allowance,
     ) -> Result<Arc<Run>, StartError> {
-        let memory = Arc::clone(&allowance.container.0);
-        let run = Arc::new(Run::new(spec, log, ear, Arc::clone(&self.ticker), memory));
+        let run = Run::new(spec, log, ear, Arc::clone(&self.ticker), self.beside(allowance));
         self.register(&run)?;
         Ok(run)
+    }
+
+    fn beside(&self, allowance: &Allowance) -> Beside {
+        Beside {
+            finder: Arc::clone(&self.finder),
+            allowance: allowance.clone(),
+            room: Arc::clone(&self.room),
+            tasks: self.tasks.clone(),
+            runtime: self.runtime.handle(),
+        }
     }
 
     fn allowance(&self, spec: &ContainerSpec) -> Allowance {
@@ -235,33 +244,6 @@ impl WasiProvider {
             container: (Arc::default(), spec.limits.memory),
             pod: (self.pod(&spec.pod.uid), spec.pod_limits.memory),
         }
-    }
-
-    async fn program(&self, spec: &ContainerSpec) -> Result<Arc<Program>, StartError> {
-        let loading = match &spec.image.content {
-            ImageContent::Program(module) => self.programs.find(&module.digest).ok_or_else(|| {
-                StartError::Failed(format!("the program {} was not prepared", module.digest))
-            })?,
-            ImageContent::Files(_) => {
-                let module = self.command(spec).await?;
-                let name = module.name.clone();
-                let loaded = self.programs.load(&module).await;
-                return loaded.map_err(|error| cannot_run(&name, &error));
-            }
-        };
-        loading.await.map_err(|error| StartError::Failed(error.to_string()))
-    }
-
-    /// The program that the container's command names, in the image's files and the volumes over them.
-    async fn command(&self, spec: &ContainerSpec) -> Result<ImageModule, StartError> {
-        let (commands, spec) = (Arc::clone(&self.commands), spec.clone());
-        let found = self.runtime.handle().spawn_blocking(move || {
-            let directory = spec.image.files().map_or(&*spec.root, |files| &*files.directory);
-            commands.find(&spec, directory, &spec.command_line())
-        });
-        found
-            .await
-            .unwrap_or_else(|error| Err(StartError::Failed(format!("finding its program failed: {error}"))))
     }
 
     /// Opens the container's files, on a thread that may wait for them.
@@ -316,7 +298,7 @@ impl Provider for WasiProvider {
     fn prepare<'a>(&'a self, image: &'a LocalImage) -> BoxFuture<'a, Result<ImageKind, PrepareError>> {
         match &image.content {
             ImageContent::Program(module) => {
-                let loading = self.programs.load(module);
+                let loading = self.finder.programs.load(module);
                 loading.map(|loaded| loaded.map(|program| ImageKind(program.kind.to_string()))).boxed()
             }
             // Which program it is depends on the pod's command and volumes: it is made ready when it starts.
@@ -327,7 +309,7 @@ impl Provider for WasiProvider {
     }
 
     fn forget(&self, module: &Digest) {
-        self.programs.forget(module);
+        self.finder.programs.forget(module);
     }
 
     fn start(&self, spec: ContainerSpec) -> BoxFuture<'_, Result<Arc<dyn Container>, StartError>> {
@@ -349,18 +331,6 @@ impl Provider for WasiProvider {
 
     fn remove_pod(&self, uid: &PodUid) {
         self.pods.lock().remove(uid);
-    }
-}
-
-/// A command that was found and is no program that can run, told as Linux runtimes tell it.
-fn cannot_run(command: &str, error: &PrepareError) -> StartError {
-    match error {
-        PrepareError::Invalid(why) | PrepareError::Unsupported(why) => {
-            StartError::Command(format!("exec: {command:?}: exec format error: {why}"))
-        }
-        PrepareError::TooExpensive(why) | PrepareError::Failed(why) => {
-            StartError::Failed(format!("exec: {command:?}: {why}"))
-        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod care;
 mod deletion;
 mod deployments;
 mod descriptions;
@@ -32,4 +33,5 @@ mod states;
 mod stopped;
 mod tokens;
 mod until;
+mod users;
 mod volumes;

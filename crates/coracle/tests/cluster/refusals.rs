@@ -159,10 +159,11 @@ async fn fields_that_are_not_supported_yet_are_named() {
         container[field] = value;
         manifests::of("Never", &container)
     };
-    let cases = [
-        ("probe", container("livenessProbe", json!({"exec": {"command": ["true"]}})), "livenessProbe"),
-        ("hook", container("lifecycle", json!({"preStop": {"exec": {"command": ["true"]}}})), "lifecycle"),
-    ];
+    let cases = [(
+        "port",
+        container("ports", json!([{"containerPort": 80, "hostPort": 18080}])),
+        "ports[0].hostPort",
+    )];
     for (name, spec, _) in &cases {
         scene.run(name, spec.clone()).await.unwrap();
     }

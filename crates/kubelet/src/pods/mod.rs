@@ -1,6 +1,7 @@
 //! The pods of a node: the watch, one worker per pod, and what workers do.
 
 mod api;
+mod care;
 mod credentials;
 mod directory;
 mod disk;
@@ -8,10 +9,12 @@ mod dispatcher;
 mod environment;
 mod fetch;
 mod filesystem;
+mod handlers;
 mod mounts;
 mod objects;
 mod patch;
 mod perform;
+mod probing;
 mod publish;
 mod pulls;
 mod services;
@@ -41,6 +44,7 @@ pub(crate) use api::{CallError, PodApi};
 pub use directory::{PodDirectory, PodView};
 pub(crate) use dispatcher::Dispatcher;
 pub(crate) use filesystem::Naming;
+pub(crate) use handlers::Handlers;
 pub use pulls::PullSettings;
 pub(crate) use pulls::Pulls;
 pub(crate) use services::Services;
@@ -66,5 +70,6 @@ pub(crate) struct Context {
     /// The paths of this machine that pods may ask for.
     pub(crate) host_paths: HostPaths,
     pub(crate) naming: Naming,
+    pub(crate) handlers: Handlers,
     pub(crate) shutdown_grace: ShutdownGrace,
 }

@@ -33,18 +33,16 @@ impl Worker {
             Action::Unmount => self.unmount(),
             Action::Delete => self.delete(),
             Action::Forget => self.forgotten = true,
-            // Decisions, with which nothing begins yet; and what no pod that is accepted has.
-            Action::Expire
-            | Action::End { .. }
-            | Action::Reset
-            | Action::RunHook { .. }
-            | Action::Probe { .. }
-            | Action::StopProbing { .. } => {}
+            Action::RunHook { container, attempt, hook } => self.run_hook(container, attempt, hook),
+            Action::Probe { container, attempt, kind } => self.probe(&container, attempt, kind),
+            Action::StopProbing { container, kind } => self.give_up(&Work::Probe(container, kind)),
+            // Decisions, with which nothing begins yet.
+            Action::Expire | Action::End { .. } | Action::Reset => {}
         }
     }
 
     /// Runs `work` beside the worker; it ends with an event.
-    fn spawn<F>(&mut self, work: impl FnOnce(Arc<Context>) -> F) -> AbortHandle
+    pub(super) fn spawn<F>(&mut self, work: impl FnOnce(Arc<Context>) -> F) -> AbortHandle
     where
         F: Future<Output = Event> + Send + 'static,
     {

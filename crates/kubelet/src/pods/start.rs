@@ -3,7 +3,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use coracle_lifecycle::reasons::Waiting;
-use coracle_lifecycle::{Container, ContainerSpec, Event, ImageError, LocalImage, StartError, Wish};
+use coracle_lifecycle::{
+    Container, ContainerSpec, Event, ImageError, LocalImage, RootUser, StartError, Wish, ensure_non_root,
+};
 use k8s_openapi::api::core::v1::Pod;
 use thiserror::Error;
 use tokio::sync::mpsc::UnboundedSender;
@@ -26,6 +28,8 @@ enum Failure {
     Undeclared(String),
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error(transparent)]
+    User(#[from] RootUser),
     #[error("cannot make {path}: {source}")]
     Directory { path: PathBuf, source: io::Error },
     #[error(transparent)]
@@ -40,7 +44,7 @@ impl Failure {
     fn reason(&self) -> Waiting {
         match self {
             Self::Start(error) => Waiting::from(error),
-            Self::Config(_) => Waiting::CreateContainerConfigError,
+            Self::Config(_) | Self::User(_) => Waiting::CreateContainerConfigError,
             Self::Undeclared(_) | Self::Directory { .. } | Self::Furnishing(_) | Self::Image(_) => {
                 Waiting::CreateContainerError
             }
@@ -88,6 +92,7 @@ async fn try_start(
     run: Run,
 ) -> Result<(Arc<dyn Container>, LastWords), Failure> {
     let declared = pod.container(&run.container).ok_or_else(|| Failure::Undeclared(run.container.clone()))?;
+    ensure_non_root(pod, &declared, &run.image)?;
     let Resolved { mut spec, furnishing } =
         spec::resolve(context, pod, &declared, run.attempt, run.image).await?;
     make_directories(context, &spec, run.attempt).await?;

@@ -66,7 +66,7 @@ pub(crate) struct Worker {
     pub(super) refresher: Option<AbortHandle>,
     pub(super) tasks: JoinSet<()>,
     saved: Option<Checkpoint>,
-    statuses: watch::Sender<Arc<PodStatus>>,
+    pub(super) statuses: watch::Sender<Arc<PodStatus>>,
     acknowledged: Acknowledgement,
     publishing: bool,
     /// Since when something is to be written that nobody waits for.
@@ -343,7 +343,7 @@ impl Worker {
 }
 
 /// The instant of a time, now when it is past.
-fn instant(time: Timestamp) -> Instant {
+pub(super) fn instant(time: Timestamp) -> Instant {
     let wait = time.duration_since(clock::now());
     Instant::now() + Duration::try_from(wait).unwrap_or_default()
 }

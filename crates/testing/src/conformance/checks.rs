@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use coracle_lifecycle::{Cause, ContainerSpec, PrepareError, StartError};
 
+use super::commands::check_commands;
 use super::{Bench, Programs, exit_of, is_running, stop};
 
 /// Checks everything a provider must do; it leaves no container running.
@@ -19,6 +20,7 @@ pub async fn check_all(bench: &Bench<'_>, programs: &Programs) {
     check_bookkeeping(bench, programs).await;
     check_removal_ends_a_run(bench, programs).await;
     check_refusals(bench, programs).await;
+    check_commands(bench, programs).await;
 }
 
 fn check_description(bench: &Bench<'_>) {

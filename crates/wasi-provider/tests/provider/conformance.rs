@@ -15,6 +15,7 @@ fn programs(folder: &Path, make: impl Fn(&Path, &str) -> LocalImage) -> Programs
         sleep: make(folder, "sleep"),
         spin: make(folder, "spin"),
         grow_memory: make(folder, "grow-memory"),
+        tools: machine::built(folder, "tools-rust"),
         garbage: machine::image(folder, "garbage", b"#!/bin/sh\nexit 0\n"),
     }
 }

@@ -8,7 +8,7 @@ use coracle_testing::http::answer;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::client::{Served, serve, spec, start};
-use crate::machine::{provider, server};
+use crate::machine::{built, provider};
 
 /// Short, so that what never comes is soon known.
 const IMPATIENT: (&str, &str) = ("timeout-seconds", "1");
@@ -28,7 +28,7 @@ async fn a_guest_that_fails_is_answered_for_and_the_container_goes_on() {
     let provider = provider(folder.path());
     let bench = Bench::new(&provider, folder.path());
     for name in ["http-test-rust", "http-concurrent-rust"] {
-        let served = serve(&bench, &server(folder.path(), name), &[]).await;
+        let served = serve(&bench, &built(folder.path(), name), &[]).await;
         for target in ["/trap", "/error"] {
             let answer = served.get(target).await;
             assert_eq!(
@@ -51,7 +51,7 @@ async fn a_guest_without_an_answer_is_answered_for() {
     let folder = tempfile::tempdir().unwrap();
     let provider = provider(folder.path());
     let bench = Bench::new(&provider, folder.path());
-    let served = serve(&bench, &server(folder.path(), "http-test-rust"), &[]).await;
+    let served = serve(&bench, &built(folder.path(), "http-test-rust"), &[]).await;
     for target in ["/silent", "/exit"] {
         assert_eq!(served.get(target).await.status, 500, "{target}");
     }
@@ -64,7 +64,7 @@ async fn a_guest_that_never_answers_is_ended() {
     let provider = provider(folder.path());
     let bench = Bench::new(&provider, folder.path());
     for name in ["http-test-rust", "http-concurrent-rust"] {
-        let served = serve(&bench, &server(folder.path(), name), &[IMPATIENT]).await;
+        let served = serve(&bench, &built(folder.path(), name), &[IMPATIENT]).await;
         let (never, spin, ()) = tokio::join!(served.get("/never"), served.get("/spin"), ensure_well(&served));
         assert_eq!((never.status, spin.status), (504, 504), "{name}: {never:?} {spin:?}");
         while served.container.usage().await.memory > 0 {
@@ -82,7 +82,7 @@ async fn half_an_answer_is_never_taken_for_the_whole() {
     for (name, targets) in
         [("http-test-rust", &["/half", "/half-trap", "/short"][..]), ("http-concurrent-rust", &["/half"])]
     {
-        let served = serve(&bench, &server(folder.path(), name), &[IMPATIENT]).await;
+        let served = serve(&bench, &built(folder.path(), name), &[IMPATIENT]).await;
         for target in targets {
             let answer = served.get(target).await;
             assert!(!answer.is_whole, "{name} {target}: {answer:?}");
@@ -100,7 +100,7 @@ async fn a_stuck_guest_of_a_shared_instance_ends_alone() {
     let provider = provider(folder.path());
     let bench = Bench::new(&provider, folder.path());
     let settings = [IMPATIENT, ("requests-per-instance", "100"), ("concurrency-per-instance", "4")];
-    let served = serve(&bench, &server(folder.path(), "http-concurrent-rust"), &settings).await;
+    let served = serve(&bench, &built(folder.path(), "http-concurrent-rust"), &settings).await;
     let (never, slept) = tokio::join!(served.get("/never"), served.get("/sleep?700"));
     assert_eq!((never.status, slept.status), (504, 200));
     let trapped = served.get("/trap").await;
@@ -113,7 +113,7 @@ async fn requests_beyond_the_limit_are_told_to_come_again() {
     let folder = tempfile::tempdir().unwrap();
     let provider = provider(folder.path());
     let bench = Bench::new(&provider, folder.path());
-    let served = serve(&bench, &server(folder.path(), "http-test-rust"), &[("concurrency", "2")]).await;
+    let served = serve(&bench, &built(folder.path(), "http-test-rust"), &[("concurrency", "2")]).await;
     let asked = futures::future::join_all((0..6).map(|_| served.get("/sleep?800"))).await;
     let answered = asked.iter().filter(|answer| answer.status == 200).count();
     let refused: Vec<_> = asked.iter().filter(|answer| answer.status == 503).collect();
@@ -127,7 +127,7 @@ async fn the_instances_of_a_container_share_its_memory() {
     let folder = tempfile::tempdir().unwrap();
     let provider = provider(folder.path());
     let bench = Bench::new(&provider, folder.path());
-    let mut spec = spec(&bench, &server(folder.path(), "http-test-rust"), &[]);
+    let mut spec = spec(&bench, &built(folder.path(), "http-test-rust"), &[]);
     spec.limits.memory = Some(16 << 20);
     let served = start(&bench, spec).await;
     assert_eq!(served.text("/memory?8000000").await, "8000000\n");
@@ -141,7 +141,7 @@ async fn a_head_that_is_too_large_or_no_head_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let provider = provider(folder.path());
     let bench = Bench::new(&provider, folder.path());
-    let served = serve(&bench, &server(folder.path(), "http-test-rust"), &[]).await;
+    let served = serve(&bench, &built(folder.path(), "http-test-rust"), &[]).await;
     let large = format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "x".repeat(1 << 20));
     assert_eq!(served.say(large.as_bytes()).await.status, 431);
     let many = format!("GET / HTTP/1.1\r\nhost: a\r\n{}\r\n", "x: y\r\n".repeat(2_000));
@@ -166,7 +166,7 @@ async fn a_body_that_is_too_large_or_endless_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let provider = provider(folder.path());
     let bench = Bench::new(&provider, folder.path());
-    let served = serve(&bench, &server(folder.path(), "http-test-rust"), &[("max-body", "1Mi")]).await;
+    let served = serve(&bench, &built(folder.path(), "http-test-rust"), &[("max-body", "1Mi")]).await;
     let promised = "POST /length HTTP/1.1\r\nhost: a\r\ncontent-length: 1048577\r\n\r\n";
     assert_eq!(served.say(promised.as_bytes()).await.status, 413);
     let mut endless = served.connect().await;
@@ -190,7 +190,7 @@ async fn a_client_that_is_too_slow_is_told_so() {
     let folder = tempfile::tempdir().unwrap();
     let provider = provider(folder.path());
     let bench = Bench::new(&provider, folder.path());
-    let served = serve(&bench, &server(folder.path(), "http-test-rust"), &[IMPATIENT]).await;
+    let served = serve(&bench, &built(folder.path(), "http-test-rust"), &[IMPATIENT]).await;
     let slowly = async |said: &[u8]| {
         let (mut from, mut to) = served.connect().await.into_split();
         to.write_all(said).await.unwrap();
@@ -224,7 +224,7 @@ async fn a_client_that_takes_nothing_is_cut_off() {
     let folder = tempfile::tempdir().unwrap();
     let provider = provider(folder.path());
     let bench = Bench::new(&provider, folder.path());
-    let served = serve(&bench, &server(folder.path(), "http-test-rust"), &[IMPATIENT]).await;
+    let served = serve(&bench, &built(folder.path(), "http-test-rust"), &[IMPATIENT]).await;
     let mut greedy = served.connect().await;
     greedy.write_all(b"GET /zeros?100000000 HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     // It has begun: the memory from here on is its own, not that of the instance made at the start.

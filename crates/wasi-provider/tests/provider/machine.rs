@@ -31,8 +31,8 @@ pub(crate) fn component(folder: &Path, name: &str) -> LocalImage {
     image(folder, name, &fixtures::component(&bytes(name)).unwrap())
 }
 
-/// The server of this name, as `cargo xtask guests` built it.
-pub(crate) fn server(folder: &Path, name: &str) -> LocalImage {
+/// The guest of this name, as `cargo xtask guests` built it.
+pub(crate) fn built(folder: &Path, name: &str) -> LocalImage {
     image(folder, name, &fixtures::built(name).unwrap())
 }
 

@@ -16,14 +16,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::client::{self, Served};
-use crate::machine::{provider, server};
+use crate::machine::{built, provider};
 
 /// The servers that ask others when they are told to: of WASI 0.2 and 0.3.
 const ASKERS: [&str; 2] = ["http-test-rust", "http-concurrent-rust"];
 
 /// Such a server's container, in the machine's own network.
 fn asker(bench: &Bench<'_>, folder: &Path, name: &str) -> ContainerSpec {
-    let mut spec = client::spec(bench, &server(folder, name), &[]);
+    let mut spec = client::spec(bench, &built(folder, name), &[]);
     spec.network.host = true;
     spec.network.addresses = vec![Ipv4Addr::LOCALHOST.into()];
     spec.ports[1].number = free_port();
@@ -81,7 +81,7 @@ async fn requests_leave_from_the_pods_address_and_do_not_reach_the_machines_loop
     let provider = provider(folder.path());
     let bench = Bench::new(&provider, folder.path());
     for name in ASKERS {
-        let spec = client::spec(&bench, &server(folder.path(), name), &[]);
+        let spec = client::spec(&bench, &built(folder.path(), name), &[]);
         let pod = spec.network.addresses[0];
         let served = client::start(&bench, spec).await;
         let (own, address) = listener(pod).await;

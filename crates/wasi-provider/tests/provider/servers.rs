@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use crate::client::{self, serve};
-use crate::machine::{provider, server};
+use crate::machine::{built, provider};
 
 const GRACE: Duration = Duration::from_secs(30);
 
@@ -21,7 +21,7 @@ async fn servers_are_told_by_their_exports() {
         ("http-test-rust", "wasi:http/proxy@0.2 component"),
         ("http-concurrent-rust", "wasi:http/service@0.3 component"),
     ] {
-        assert_eq!(provider.prepare(&server(folder.path(), name)).await.unwrap().0, kind);
+        assert_eq!(provider.prepare(&built(folder.path(), name)).await.unwrap().0, kind);
     }
 }
 
@@ -31,7 +31,7 @@ async fn each_request_has_an_instance_of_its_own_and_none_is_kept() {
     let provider = provider(folder.path());
     let bench = Bench::new(&provider, folder.path());
     for name in ["http-test-rust", "http-concurrent-rust"] {
-        let served = serve(&bench, &server(folder.path(), name), &[]).await;
+        let served = serve(&bench, &built(folder.path(), name), &[]).await;
         for _ in 0..3 {
             assert_eq!(served.text("/count").await, "1\n", "{name}");
         }
@@ -49,7 +49,7 @@ async fn a_server_is_given_its_port_files_and_the_whole_request() {
     let folder = tempfile::tempdir().unwrap();
     let provider = provider(folder.path());
     let bench = Bench::new(&provider, folder.path());
-    let mut spec = client::spec(&bench, &server(folder.path(), "http-test-rust"), &[]);
+    let mut spec = client::spec(&bench, &built(folder.path(), "http-test-rust"), &[]);
     spec.env.push(("COLOUR".to_owned(), "blue".to_owned()));
     std::fs::write(spec.root.join("page"), "of the container").unwrap();
     let log = spec.log.path.clone();
@@ -80,7 +80,7 @@ async fn a_server_without_a_tcp_port_listens_on_8080() {
     let folder = tempfile::tempdir().unwrap();
     let provider = provider(folder.path());
     let bench = Bench::new(&provider, folder.path());
-    let mut spec = client::spec(&bench, &server(folder.path(), "http-test-rust"), &[]);
+    let mut spec = client::spec(&bench, &built(folder.path(), "http-test-rust"), &[]);
     spec.ports.truncate(1);
     let served = client::start(&bench, spec).await;
     assert_eq!((served.address.port(), served.text("/variable?PORT").await.as_str()), (8080, "8080"));
@@ -91,7 +91,7 @@ async fn wasip3_servers_are_told_whom_a_request_is_for() {
     let folder = tempfile::tempdir().unwrap();
     let provider = provider(folder.path());
     let bench = Bench::new(&provider, folder.path());
-    let served = serve(&bench, &server(folder.path(), "http-concurrent-rust"), &[]).await;
+    let served = serve(&bench, &built(folder.path(), "http-concurrent-rust"), &[]).await;
     assert_eq!(served.text("/authority").await, "service.example");
     let body = "0123456789".repeat(10_000);
     let request = format!(
@@ -106,7 +106,7 @@ async fn a_connection_serves_many_requests() {
     let folder = tempfile::tempdir().unwrap();
     let provider = provider(folder.path());
     let bench = Bench::new(&provider, folder.path());
-    let served = serve(&bench, &server(folder.path(), "http-test-rust"), &[]).await;
+    let served = serve(&bench, &built(folder.path(), "http-test-rust"), &[]).await;
     let mut stream = served.connect().await;
     let one = "GET /hello HTTP/1.1\r\nhost: a\r\n\r\n";
     let last = "GET /hello HTTP/1.0\r\n\r\n";
@@ -121,7 +121,7 @@ async fn a_port_that_is_taken_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let provider = provider(folder.path());
     let bench = Bench::new(&provider, folder.path());
-    let image = server(folder.path(), "http-test-rust");
+    let image = built(folder.path(), "http-test-rust");
     let served = serve(&bench, &image, &[]).await;
     let mut second = client::spec(&bench, &image, &[]);
     second.network.addresses.clone_from(&served.spec.network.addresses);
@@ -137,7 +137,7 @@ async fn an_instance_that_cannot_be_made_ends_the_run_with_the_cause() {
     let folder = tempfile::tempdir().unwrap();
     let provider = provider(folder.path());
     let bench = Bench::new(&provider, folder.path());
-    let mut spec = client::spec(&bench, &server(folder.path(), "http-test-rust"), &[]);
+    let mut spec = client::spec(&bench, &built(folder.path(), "http-test-rust"), &[]);
     spec.limits.memory = Some(64 << 10);
     let exit = exit_of(&*bench.start(spec).await).await;
     assert_eq!(exit.cause, Cause::OutOfMemory);
@@ -150,7 +150,7 @@ async fn what_was_accepted_is_answered_before_a_server_ends() {
     let provider = provider(folder.path());
     let bench = Bench::new(&provider, folder.path());
     for name in ["http-test-rust", "http-concurrent-rust"] {
-        let served = serve(&bench, &server(folder.path(), name), &[]).await;
+        let served = serve(&bench, &built(folder.path(), name), &[]).await;
         let mut at_work = served.connect().await;
         at_work.write_all(b"GET /sleep?600 HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
         served.text("/hello").await;
@@ -176,7 +176,7 @@ async fn what_is_not_answered_in_the_grace_is_ended() {
     let bench = Bench::new(&provider, folder.path());
     for name in ["http-test-rust", "http-concurrent-rust"] {
         for target in ["/never", "/spin"] {
-            let served = serve(&bench, &server(folder.path(), name), &[]).await;
+            let served = serve(&bench, &built(folder.path(), name), &[]).await;
             let mut stream = served.connect().await;
             stream.write_all(format!("GET {target} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes()).await.unwrap();
             served.text("/hello").await;
@@ -185,7 +185,7 @@ async fn what_is_not_answered_in_the_grace_is_ended() {
             assert_eq!((exit.cause, exit.cause.exit_code()), (Cause::Killed, 137), "{name} {target}");
             assert_eq!(answer(&mut stream).await.status, 0);
         }
-        let served = serve(&bench, &server(folder.path(), name), &[]).await;
+        let served = serve(&bench, &built(folder.path(), name), &[]).await;
         assert_eq!(stop(&*served.container, Duration::ZERO).await.cause, Cause::Killed);
     }
 }
@@ -196,7 +196,7 @@ async fn work_after_the_answer_is_finished() {
     let provider = provider(folder.path());
     let bench = Bench::new(&provider, folder.path());
     for name in ["http-test-rust", "http-concurrent-rust"] {
-        let served = serve(&bench, &server(folder.path(), name), &[]).await;
+        let served = serve(&bench, &built(folder.path(), name), &[]).await;
         assert_eq!(served.text("/afterwards?300").await, "answered\n");
         assert_eq!(stop(&*served.container, GRACE).await.cause, Cause::Exited(0));
         let log = std::fs::read_to_string(&served.spec.log.path).unwrap();
@@ -210,7 +210,7 @@ async fn instances_are_used_again_when_the_pod_allows_it_and_go_when_they_are_no
     let provider = provider(folder.path());
     let bench = Bench::new(&provider, folder.path());
     for name in ["http-test-rust", "http-concurrent-rust"] {
-        let image = server(folder.path(), name);
+        let image = built(folder.path(), name);
         let served = serve(&bench, &image, &[("requests-per-instance", "3")]).await;
         let mut counts = Vec::new();
         for _ in 0..6 {
@@ -245,7 +245,7 @@ async fn an_instance_answers_several_requests_at_a_time_when_the_pod_allows_it()
     let provider = provider(folder.path());
     let bench = Bench::new(&provider, folder.path());
     let settings = [("requests-per-instance", "100"), ("concurrency-per-instance", "8")];
-    let served = serve(&bench, &server(folder.path(), "http-concurrent-rust"), &settings).await;
+    let served = serve(&bench, &built(folder.path(), "http-concurrent-rust"), &settings).await;
     let first = served.get("/together?1500");
     let others = async {
         settled(&served).await;
@@ -260,7 +260,7 @@ async fn a_malformed_annotation_is_refused_at_the_start_too() {
     let folder = tempfile::tempdir().unwrap();
     let provider = provider(folder.path());
     let bench = Bench::new(&provider, folder.path());
-    let image = server(folder.path(), "http-test-rust");
+    let image = built(folder.path(), "http-test-rust");
     provider.prepare(&image).await.unwrap();
     let spec = client::spec(&bench, &image, &[("concurrency", "0")]);
     let Err(StartError::Invalid(refused)) = provider.start(spec).await else { panic!("it was started") };

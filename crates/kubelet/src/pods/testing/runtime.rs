@@ -3,9 +3,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_lifecycle::{
-    BoxFuture, Cause, Container, ContainerId, ContainerSpec, Digest, Exit, ImageKind, Known, LocalImage,
-    PodUid, PrepareError, Provider, RuntimeInfo, StartError, Unsupported, Usage,
+    BoxFuture, Cause, Container, ContainerId, ContainerSpec, Digest, ExecError, ExecRequest, Exit, ImageKind,
+    Known, LocalImage, PodUid, PrepareError, Provider, RuntimeInfo, StartError, Streams, Unsupported, Usage,
 };
+use futures::AsyncWriteExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
@@ -18,6 +19,7 @@ use crate::clock;
 /// - `exits-N` ends at once with code N, `exit-code` with its first argument
 /// - `trap` fails at once, and `grow-memory` does when it or its pod has a limit
 /// - `deaf` does not hear when it is stopped, nor can it be killed
+/// - `tools` runs commands: see [`command`]
 /// - `unknown-import` and `garbage` cannot be prepared
 /// - `panics` makes the runtime panic
 #[derive(Clone)]
@@ -36,6 +38,10 @@ pub(crate) struct Runtime {
     pub(crate) hangs: bool,
     /// How often a start was asked for.
     pub(crate) starts: usize,
+    /// The commands that were run beside programs.
+    pub(crate) execs: Vec<Vec<String>>,
+    /// The exit code of the command `program health`.
+    pub(crate) health: i32,
     /// Pods that were removed as a whole.
     pub(crate) removed_pods: BTreeSet<String>,
     /// Containers that ended because they were removed: a node never does that.
@@ -121,6 +127,35 @@ impl FakeRuntime {
     }
 }
 
+/// What the commands of the image `tools` do, which goes by the name `program`.
+async fn command(words: &[String], streams: Streams, health: i32) -> i32 {
+    let mut stdout = streams.stdout.unwrap_or_else(|| Box::new(futures::io::sink()));
+    let mut stderr = streams.stderr.unwrap_or_else(|| Box::new(futures::io::sink()));
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words[..] {
+        ["program", "exit", code] => code.parse().unwrap(),
+        ["program", "say", text] => {
+            stdout.write_all(format!("{text}\n").as_bytes()).await.unwrap();
+            0
+        }
+        ["program", "health"] if health == 0 => 0,
+        ["program", "health"] => {
+            stderr.write_all(b"unwell\n").await.unwrap();
+            health
+        }
+        ["program", "copy"] => {
+            futures::io::copy(streams.stdin.unwrap(), &mut stdout).await.unwrap();
+            0
+        }
+        ["program", "sleep"] => std::future::pending().await,
+        _ => {
+            let text = format!("exec: {:?}: executable file not found in $PATH\n", words.first());
+            stderr.write_all(text.as_bytes()).await.unwrap();
+            127
+        }
+    }
+}
+
 struct Handle {
     runtime: FakeRuntime,
     id: ContainerId,
@@ -146,6 +181,22 @@ impl Container for Handle {
                 run.end(if grace.is_zero() { Cause::Killed } else { Cause::Stopped });
             }
         });
+    }
+
+    fn exec(&self, request: ExecRequest, streams: Streams) -> BoxFuture<'_, Result<i32, ExecError>> {
+        self.runtime.change(|state| state.execs.push(request.command.clone()));
+        Box::pin(async move {
+            let mut state = self.runtime.state.subscribe();
+            let has_ended = |state: &Runtime| {
+                state.runs.iter().rfind(|run| run.spec.id == self.id).is_none_or(|run| run.exit.is_some())
+            };
+            let health = self.runtime.state.borrow().health;
+            tokio::select! {
+                biased;
+                _ = state.wait_for(has_ended) => Err(ExecError::NotRunning),
+                code = command(&request.command, streams, health) => Ok(code),
+            }
+        })
     }
 
     fn usage(&self) -> BoxFuture<'_, Usage> {

@@ -19,7 +19,7 @@ use crate::Layout;
 use crate::access::Access;
 use crate::events::{Recorder, record};
 use crate::pods::{
-    Context, Dispatcher, HostPaths, Naming, PodApi, PodDirectory, PullSettings, Pulls, Services,
+    Context, Dispatcher, Handlers, HostPaths, Naming, PodApi, PodDirectory, PullSettings, Pulls, Services,
     ShutdownGrace, Stop, Supplies,
 };
 
@@ -129,6 +129,7 @@ impl Scene {
                 cluster_dns: vec!["10.96.0.10".parse().unwrap()],
                 cluster_domain: "cluster.local".to_owned(),
             },
+            handlers: Handlers::new(),
         };
         let dispatcher = Dispatcher::new(Arc::new(context)).await.unwrap();
         let (ready, is_ready) = watch::channel(Some("not yet".to_owned()));

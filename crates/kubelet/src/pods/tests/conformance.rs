@@ -14,6 +14,7 @@ async fn the_runtime_in_memory_conforms() {
         sleep: image("sleep"),
         spin: image("spin"),
         grow_memory: image("grow-memory"),
+        tools: image("tools"),
         garbage: image("garbage"),
     };
     check_all(&Bench::new(&FakeRuntime::new(), folder.path()), &programs).await;

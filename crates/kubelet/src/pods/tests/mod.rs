@@ -2,6 +2,7 @@
 
 mod admission;
 mod agent;
+mod care;
 mod conformance;
 mod deletion;
 mod environment;

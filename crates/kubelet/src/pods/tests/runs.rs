@@ -109,13 +109,13 @@ async fn a_run_that_cannot_start_is_tried_again() {
 #[tokio::test(start_paused = true)]
 async fn an_unsupported_field_is_named_and_nothing_runs() {
     let scene = Scene::new().await;
-    let mut with_probe = pod("Always", "app");
-    with_probe["spec"]["containers"][0]["livenessProbe"] = json!({ "tcpSocket": { "port": 1 } });
-    scene.create("p", with_probe);
+    let mut with_claim = pod("Always", "app");
+    with_claim["spec"]["containers"][0]["resources"] = json!({ "claims": [{ "name": "gpu" }] });
+    scene.create("p", with_claim);
     let shown = scene.waits("p", "CreateContainerConfigError").await;
     let message = container(&shown)["state"]["waiting"]["message"].as_str().unwrap();
-    assert!(message.contains("livenessProbe"), "{message}");
-    assert!(scene.event("Failed").await.contains("livenessProbe"));
+    assert!(message.contains("resources.claims"), "{message}");
+    assert!(scene.event("Failed").await.contains("resources.claims"));
     assert!(scene.runtime.state.borrow().runs.is_empty());
 }
 

@@ -1,0 +1,85 @@
+//! The probing of one run of a container, for one purpose.
+
+use coracle_lifecycle::{Event, Handler, InvalidHandler, ProbeKind, ProbeTrouble, Schedule, Tally};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use super::Context;
+use super::handlers::{Handle, Outcome};
+use super::worker::Message;
+
+/// A try that could not be made is made anew at once, so often in all.
+const TRIES: usize = 3;
+
+/// A probe of one run.
+pub(super) struct Probing {
+    pub(super) container: String,
+    pub(super) attempt: u32,
+    pub(super) kind: ProbeKind,
+    pub(super) schedule: Schedule,
+    pub(super) handler: Result<Handler, InvalidHandler>,
+    pub(super) handle: Handle,
+    /// When it may be tried for the first time.
+    pub(super) due: Instant,
+    /// What is known of the run's readiness so far.
+    pub(super) ready: bool,
+}
+
+impl Probing {
+    /// Probes until there is nothing more to say, and tells whenever what is known of the container changes.
+    pub(super) async fn run(self, context: &Context, events: &UnboundedSender<Message>) {
+        let mut tally = Tally::new(self.kind, &self.schedule, self.ready);
+        let mut ticks = interval_at(self.first(context.handlers.began), self.schedule.period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            ticks.tick().await;
+            let Some(is_good) = self.probe(context, events).await else { continue };
+            if let Some(healthy) = tally.count(is_good) {
+                let (container, attempt, kind) = (self.container.clone(), self.attempt, self.kind);
+                let _ = events.send(Message::Event(Event::Probed { container, attempt, kind, healthy }));
+                if tally.is_final(healthy) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// When the first try is. All pods of an agent that has just begun are probed from now on: these begin spread over
+    /// the period.
+    fn first(&self, began: Instant) -> Instant {
+        if began.elapsed() < self.schedule.period {
+            return self.due + self.schedule.period.mul_f64(fastrand::f64());
+        }
+        self.due
+    }
+
+    /// Tries once, and tells people of what is not as it should be. `None` when nothing was found out.
+    async fn probe(&self, context: &Context, events: &UnboundedSender<Message>) -> Option<bool> {
+        let (is_good, trouble) = match self.outcome(context).await {
+            Outcome::Good => (Some(true), None),
+            Outcome::Warned(text) => (Some(true), Some(ProbeTrouble::Warned(text))),
+            Outcome::Bad(text) => (Some(false), Some(ProbeTrouble::Failed(text))),
+            Outcome::Impossible(text) => (None, Some(ProbeTrouble::Impossible(text))),
+        };
+        if let Some(trouble) = trouble {
+            let (container, kind) = (self.container.clone(), self.kind);
+            let _ = events.send(Message::Event(Event::ProbeTold { container, kind, trouble }));
+        }
+        is_good
+    }
+
+    async fn outcome(&self, context: &Context) -> Outcome {
+        let handler = match &self.handler {
+            Ok(handler) => handler,
+            Err(error) => return Outcome::Impossible(error.to_string()),
+        };
+        let limit = self.schedule.timeout;
+        for _ in 1..TRIES {
+            let outcome = context.handlers.probe(handler, &self.handle, limit).await;
+            if !matches!(outcome, Outcome::Impossible(_)) {
+                return outcome;
+            }
+        }
+        context.handlers.probe(handler, &self.handle, limit).await
+    }
+}
