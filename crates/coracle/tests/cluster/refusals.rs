@@ -126,8 +126,8 @@ async fn volumes_that_are_not_supported_yet_are_named() {
     let scene = Scene::new("bad-volumes").await.unwrap();
     let image = guests::image("hello").await.unwrap();
     let cases = [
-        ("hostpath", "hostPath", json!({"hostPath": {"path": "/etc"}})),
-        ("emptydir", "emptyDir", json!({"emptyDir": {}})),
+        ("nfs", "nfs", json!({"nfs": {"server": "192.0.2.1", "path": "/"}})),
+        ("csi", "csi", json!({"csi": {"driver": "driver.example"}})),
     ];
     for (name, _, volume) in &cases {
         let mut volume = volume.clone();
