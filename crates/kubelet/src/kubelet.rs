@@ -11,15 +11,16 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::Layout;
 use crate::access::Access;
 use crate::collector::Collector;
 use crate::events::{Recorder, record};
+use crate::memory::Memory;
 use crate::node::{NodeAgent, NodeSettings};
 use crate::pods::{
     Context, Dispatcher, Handlers, HostPaths, Naming, PodApi, PodDirectory, PullSettings, Pulls, Services,
     Stop, Supplies,
 };
-use crate::{Layout, memory};
 
 /// How long the agent's end waits for the last Events to be written.
 const LAST_EVENTS: Duration = Duration::from_secs(2);
@@ -83,7 +84,9 @@ impl Kubelet {
         let api = PodApi::new(self.client.clone());
         let (node, known_node) = watch::channel(None);
         let (services, services_known) = Services::watch(self.client.clone());
-        let layout = self.layout();
+        // Held until all pods are at rest.
+        let memory = self.memory();
+        let layout = self.layout(memory.as_ref());
         let own: Vec<_> = [layout.root()].into_iter().chain(layout.memory()).map(Into::into).collect();
         let access = Access::new(layout.image_access());
         let collector = Collector {
@@ -139,14 +142,15 @@ impl Kubelet {
         }
     }
 
-    fn layout(&self) -> Layout {
-        let memory = memory::directory(&self.settings.root_dir);
-        if let Some(error) = memory.as_ref().err() {
-            warn!(%error, "secrets and tokens lie on the disk");
-        }
+    fn memory(&self) -> Option<Memory> {
+        let memory = Memory::claim(&self.settings.root_dir);
+        memory.inspect_err(|error| warn!(%error, "secrets and tokens lie on the disk")).ok()
+    }
+
+    fn layout(&self, memory: Option<&Memory>) -> Layout {
         // A runtime opens what is mounted by paths without links.
         let root = self.settings.root_dir.canonicalize().unwrap_or_else(|_| self.settings.root_dir.clone());
-        Layout::new(root).in_memory(memory.ok())
+        Layout::new(root).in_memory(memory.map(|memory| memory.directory.clone()))
     }
 
     fn host(&self) -> Host {
