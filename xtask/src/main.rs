@@ -46,6 +46,9 @@ enum Command {
         /// Each pod mounts a config map, a secret, a service account token and scratch space.
         #[arg(long)]
         volumes: bool,
+        /// How many config maps all pods mount, with `--volumes`.
+        #[arg(long, default_value_t = 1, requires = "volumes")]
+        config_maps: usize,
     },
 }
 
@@ -66,6 +69,6 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Check => check::run(),
         Command::Tools => Ok(tools::build(progress::say)?),
         Command::Guests => guests::build_all(workspace()).map(drop),
-        Command::Bench { pods, volumes } => bench::run(&pods, volumes),
+        Command::Bench { pods, volumes, config_maps } => bench::run(&pods, volumes.then_some(config_maps)),
     }
 }

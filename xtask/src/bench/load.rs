@@ -11,14 +11,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 /// How many clients create pods at the same time.
 pub(super) const CLIENTS: usize = 8;
 
-/// The name of the config map and of the secret that pods mount.
-const OBJECT: &str = "bench";
+/// The name of the secret that pods mount.
+const KEYS: &str = "bench";
 
 const LIMIT: Duration = Duration::from_mins(5);
 
@@ -27,8 +27,9 @@ const LIMIT: Duration = Duration::from_mins(5);
 pub(super) struct Template {
     /// The reference of its image.
     pub(super) image: String,
-    /// Whether it mounts a config map, a secret, a service account token and scratch space.
-    pub(super) volumes: bool,
+    /// How many config maps it mounts, beside a secret, a service account token and scratch space; `None` for a pod
+    /// without volumes.
+    pub(super) config_maps: Option<usize>,
 }
 
 /// When each pod's creation began, and when it was seen Running.
@@ -67,8 +68,8 @@ impl Started {
 pub(super) async fn run(cluster: &Cluster, template: &Template, pods: usize) -> anyhow::Result<Started> {
     let namespace = cluster.namespace().await?;
     let api = Api::namespaced(cluster.admin().await?, &namespace);
-    if template.volumes {
-        create_objects(cluster.admin().await?, &namespace).await?;
+    if let Some(config_maps) = template.config_maps {
+        create_objects(cluster.admin().await?, &namespace, config_maps).await?;
     }
     let mut clients = Vec::new();
     for _ in 0..CLIENTS.min(pods) {
@@ -150,7 +151,7 @@ fn pod(number: usize, template: &Template) -> anyhow::Result<Pod> {
     let mut pod = json!({
         "metadata": {"name": format!("sleep-{number}")},
         "spec": {
-            "automountServiceAccountToken": template.volumes,
+            "automountServiceAccountToken": template.config_maps.is_some(),
             "terminationGracePeriodSeconds": 0,
             "enableServiceLinks": false,
             "containers": [{"name": "sleep", "image": template.image, "imagePullPolicy": "IfNotPresent"}],
@@ -158,28 +159,42 @@ fn pod(number: usize, template: &Template) -> anyhow::Result<Pod> {
             "tolerations": [{"key": arch, "operator": "Exists"}],
         },
     });
-    if template.volumes {
-        pod["spec"]["volumes"] = json!([
-            {"name": "settings", "configMap": {"name": OBJECT}}, {"name": "keys", "secret": {"secretName": OBJECT}},
-            {"name": "scratch", "emptyDir": {}},
-        ]);
-        let mount = |name: &str| json!({"name": name, "mountPath": format!("/{name}")});
-        pod["spec"]["containers"][0]["volumeMounts"] =
-            json!([mount("settings"), mount("keys"), mount("scratch")]);
+    if let Some(config_maps) = template.config_maps {
+        let mut volumes = vec![
+            json!({"name": "keys", "secret": {"secretName": KEYS}}),
+            json!({"name": "scratch", "emptyDir": {}}),
+        ];
+        let names = (0..config_maps).map(settings);
+        volumes.extend(names.map(|name| json!({"name": name, "configMap": {"name": name}})));
+        let mount = |volume: &Value| json!({"name": volume["name"], "mountPath": format!("/{}", volume["name"].as_str().unwrap_or_default())});
+        pod["spec"]["containers"][0]["volumeMounts"] = volumes.iter().map(mount).collect();
+        pod["spec"]["volumes"] = volumes.into();
     }
     Ok(serde_json::from_value(pod)?)
 }
 
+/// The name of a config map.
+fn settings(number: usize) -> String {
+    format!("settings-{number}")
+}
+
 /// Makes the objects that all pods with volumes share.
-async fn create_objects(client: Client, namespace: &str) -> anyhow::Result<()> {
+async fn create_objects(client: Client, namespace: &str, config_maps: usize) -> anyhow::Result<()> {
     let data = [("key".to_owned(), "value".to_owned())];
-    let metadata = || ObjectMeta { name: Some(OBJECT.to_owned()), ..ObjectMeta::default() };
-    let settings =
-        ConfigMap { data: Some(data.clone().into()), metadata: metadata(), ..ConfigMap::default() };
-    let keys = Secret { string_data: Some(data.into()), metadata: metadata(), ..Secret::default() };
+    let metadata = |name: String| ObjectMeta { name: Some(name), ..ObjectMeta::default() };
+    let keys = Secret {
+        string_data: Some(data.clone().into()),
+        metadata: metadata(KEYS.to_owned()),
+        ..Secret::default()
+    };
     let parameters = PostParams::default();
-    Api::namespaced(client.clone(), namespace).create(&parameters, &settings).await?;
-    Api::namespaced(client, namespace).create(&parameters, &keys).await?;
+    Api::namespaced(client.clone(), namespace).create(&parameters, &keys).await?;
+    let objects = Api::namespaced(client, namespace);
+    for number in 0..config_maps {
+        let metadata = metadata(settings(number));
+        let map = ConfigMap { data: Some(data.clone().into()), metadata, ..ConfigMap::default() };
+        objects.create(&parameters, &map).await?;
+    }
     Ok(())
 }
 
