@@ -134,7 +134,9 @@ impl Used {
         self.ids.extend(statuses.map(|status| status.image_id.clone()));
         let Some(spec) = &pod.spec else { return };
         let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-        let references = containers.filter_map(|container| container.image.as_deref());
+        let mounted =
+            spec.volumes.iter().flatten().filter_map(|volume| volume.image.as_ref()?.reference.as_deref());
+        let references = containers.filter_map(|container| container.image.as_deref()).chain(mounted);
         self.references.extend(references.map(full_reference));
     }
 

@@ -21,6 +21,20 @@ pub struct Notice {
 }
 
 impl Notice {
+    /// The pull of an image begins, for a container or for the pod.
+    #[must_use]
+    pub fn pulling(container: Option<&str>, image: &str) -> Self {
+        let message = format!("Pulling image {image:?}");
+        Self { container: container.map(str::to_owned), ..Self::of_pod(false, "Pulling", message) }
+    }
+
+    /// An image of so many bytes is here, for a container or for the pod.
+    #[must_use]
+    pub fn pulled(container: Option<&str>, image: &str, size: u64, pull: Option<PullTime>) -> Self {
+        let message = pulled(image, size, pull);
+        Self { container: container.map(str::to_owned), ..Self::of_pod(false, "Pulled", message) }
+    }
+
     fn of_pod(is_warning: bool, reason: &str, message: String) -> Self {
         Self { is_warning, reason: reason.to_owned(), message, container: None }
     }
@@ -67,10 +81,10 @@ pub fn notices(observed: &Observed, event: &Event) -> Vec<Notice> {
             ),
         )],
         Event::PullBegan { container } => {
-            vec![Notice::normal(container, "Pulling", format!("Pulling image {:?}", image(container)))]
+            vec![Notice::pulling(Some(container), &image(container))]
         }
         Event::Pulled { container, size, pull } => {
-            vec![Notice::normal(container, "Pulled", pulled(&image(container), *size, *pull))]
+            vec![Notice::pulled(Some(container), &image(container), *size, *pull)]
         }
         Event::FetchFailed { container, reason, message } => {
             fetch_failed(container, &image(container), *reason, message)

@@ -42,6 +42,7 @@ enum Limits {
 struct Options {
     node_cidr_mask_size: u8,
     limits: Limits,
+    trust_bundles: bool,
 }
 
 /// Choices for a cluster to be started; see [`Cluster::builder`].
@@ -59,6 +60,12 @@ impl ClusterBuilder {
     /// slower than one node.
     pub fn fast_limits(mut self) -> Self {
         self.0.limits = Limits::Raised;
+        self
+    }
+
+    /// Has the API server serve `clustertrustbundles` of `certificates.k8s.io/v1beta1`, and nodes read them.
+    pub fn trust_bundles(mut self) -> Self {
+        self.0.trust_bundles = true;
         self
     }
 
@@ -101,7 +108,7 @@ impl Cluster {
 
     /// A cluster with other choices than those of [`Cluster::start`].
     pub fn builder() -> ClusterBuilder {
-        ClusterBuilder(Options { node_cidr_mask_size: 24, limits: Limits::Default })
+        ClusterBuilder(Options { node_cidr_mask_size: 24, limits: Limits::Default, trust_bundles: false })
     }
 
     /// The cluster that the tests of one test binary share: the first one starts it, and it ends with the process.

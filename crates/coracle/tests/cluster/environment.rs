@@ -37,10 +37,16 @@ fn every_source() -> Value {
         {"name": "NODE", "valueFrom": field("spec.nodeName")},
         {"name": "ACCOUNT", "valueFrom": field("spec.serviceAccountName")},
         {"name": "LABEL", "valueFrom": field("metadata.labels['absent']")},
+        {"name": "NAMESPACE", "valueFrom": field("metadata.namespace")},
+        {"name": "NOTE", "valueFrom": field("metadata.annotations['absent']")},
+        {"name": "HOSTS", "valueFrom": field("status.hostIPs")},
+        {"name": "PODS", "valueFrom": field("status.podIPs")},
         {"name": "HOST", "valueFrom": field("status.hostIP")},
         {"name": "POD", "valueFrom": field("status.podIP")},
         {"name": "MEMORY", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Mi"}}},
         {"name": "CPU", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
+        {"name": "ASKED", "valueFrom": {"resourceFieldRef": {"resource": "requests.cpu", "divisor": "1m"}}},
+        {"name": "DISK", "valueFrom": {"resourceFieldRef": {"resource": "requests.ephemeral-storage"}}},
         {"name": "BOTH", "value": "$(ONE)-$(P_colour)-$(MY_DB_SERVICE_PORT_SQL)"},
     ])
 }
@@ -62,7 +68,7 @@ async fn variables_come_from_every_source() {
     let env = every_source();
     let env_from =
         json!([{"prefix": "P_", "configMapRef": {"name": "settings"}}, {"secretRef": {"name": "keys"}}]);
-    let resources = json!({"limits": {"memory": "64Mi"}});
+    let resources = json!({"limits": {"memory": "64Mi"}, "requests": {"cpu": "150m"}});
     let container = json!({"image": image, "env": env, "envFrom": env_from, "resources": resources});
     let pod = scene.run_until("p", manifests::of("Never", &container), states::has_ended).await.unwrap();
     assert_eq!(states::exit(&pod), Some((0, "Completed")));
@@ -82,6 +88,12 @@ async fn variables_come_from_every_source() {
         ("NODE", scene.node.name()),
         ("ACCOUNT", "default"),
         ("LABEL", ""),
+        ("NOTE", ""),
+        ("NAMESPACE", &scene.namespace),
+        ("HOSTS", status.host_ip.as_deref().unwrap()),
+        ("PODS", status.pod_ip.as_deref().unwrap()),
+        ("ASKED", "150"),
+        ("DISK", "0"),
         ("HOST", status.host_ip.as_deref().unwrap()),
         ("POD", status.pod_ip.as_deref().unwrap()),
         ("MEMORY", "64"),

@@ -252,6 +252,12 @@ async fn last_words_are_told() {
         scene.run_until("p", spec(json!([]), json!([]), &commands).await, states::has_ended).await.unwrap();
     assert_eq!(states::terminated(&pod).unwrap().message.as_deref(), Some("it broke"));
     assert_eq!(outcomes(&scene, "p").await["write /dev/null x"], "ok");
+    let commands = ["write /dev/termination-log kept", "write /file x", "write /dev/null x"];
+    let mut read_only = spec(json!([]), json!([]), &commands).await;
+    read_only["containers"][0]["securityContext"] = json!({"readOnlyRootFilesystem": true});
+    let pod = scene.run_until("read-only", read_only, states::has_ended).await.unwrap();
+    assert_eq!(states::terminated(&pod).unwrap().message.as_deref(), Some("kept"));
+    fails(&outcomes(&scene, "read-only").await, &["write /file x"]);
     let mut falls_back = spec(json!([]), json!([]), &["list /nowhere", "exit 3"]).await;
     falls_back["containers"][0]["terminationMessagePolicy"] = "FallbackToLogsOnError".into();
     let pod = scene.run_until("log", falls_back, states::has_ended).await.unwrap();

@@ -144,6 +144,15 @@ impl PodApi {
         self.call(Api::namespaced(self.client.clone(), namespace).get_opt(name)).await
     }
 
+    /// The names of the kinds in a version of an API group, such as `certificates.k8s.io/v1`; none when it is not served.
+    pub(super) async fn resources(&self, version: &str) -> Result<Vec<String>, CallError> {
+        match self.call(self.client.list_api_group_resources(version)).await {
+            Ok(list) => Ok(list.resources.into_iter().map(|kind| kind.name).collect()),
+            Err(error) if error.is_not_found() => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// A token of the pod's service account that dies with the pod, and its end; `None` when the answer holds none.
     pub(crate) async fn token(
         &self,

@@ -10,6 +10,7 @@ use tracing::warn;
 use super::Context;
 use super::credentials::pull_secrets;
 use super::disk::off_thread;
+use super::volumes;
 use super::worker::Message;
 
 /// How long pull secrets are waited for.
@@ -29,19 +30,18 @@ pub(super) async fn fetch(
             "the pod does not declare it".to_owned(),
         );
     };
-    let (image, pull) = match find_or_pull(context, pod, &declared, events).await {
-        Ok(found) => found,
+    let image = match bring(context, pod, &declared, events).await {
+        Ok(image) => image,
         Err(Unavailable { reason, message }) => return failed(container, reason, message),
     };
-    let here = Event::Pulled { container: container.to_owned(), size: image.size, pull };
-    let _ = events.send(Message::Event(here));
     match context.provider.prepare(&image).await {
         Ok(kind) => Event::Fetched { container: container.to_owned(), image: Box::new(image), kind },
         Err(error) => failed(container, Waiting::from(&error), error.to_string()),
     }
 }
 
-struct Unavailable {
+/// Why an image is not here, in the kubelet's words.
+pub(super) struct Unavailable {
     reason: Waiting,
     message: String,
 }
@@ -56,19 +56,45 @@ fn failed(container: &str, reason: Waiting, message: String) -> Event {
     Event::FetchFailed { container: container.to_owned(), reason, message }
 }
 
-async fn find_or_pull(
+/// Sees to it that a container's image is here, and so are those that it mounts.
+async fn bring(
     context: &Context,
     pod: &Pod,
     declared: &Container,
     events: &UnboundedSender<Message>,
-) -> Result<(LocalImage, Option<PullTime>), Unavailable> {
+) -> Result<LocalImage, Unavailable> {
     let secrets = secrets(context, pod, events).await;
+    let container = declared.name.clone();
     let reference = declared.image.as_deref().unwrap_or_default();
-    let policy = declared.image_pull_policy.as_deref();
+    let wanted = Wanted { reference, policy: declared.image_pull_policy.as_deref() };
+    let begins = || {
+        let _ = events.send(Message::Event(Event::PullBegan { container: container.clone() }));
+    };
+    let (image, pull) = find_or_pull(context, &wanted, &secrets, begins).await?;
+    let here = Event::Pulled { container: container.clone(), size: image.size, pull };
+    let _ = events.send(Message::Event(here));
+    volumes::provide_images(context, pod, declared, &secrets).await?;
+    Ok(image)
+}
+
+/// An image as a pod asks for it.
+pub(super) struct Wanted<'a> {
+    pub(super) reference: &'a str,
+    pub(super) policy: Option<&'a str>,
+}
+
+/// Finds an image, or pulls it as the pod's policy says, with the credentials that the pod brings along. Whoever is asked
+/// for it may use it.
+pub(super) async fn find_or_pull(
+    context: &Context,
+    &Wanted { reference, policy }: &Wanted<'_>,
+    secrets: &[Credential],
+    begins: impl FnOnce() + Send,
+) -> Result<(LocalImage, Option<PullTime>), Unavailable> {
     if policy != Some("Always")
         && let Some(image) = context.images.find(reference).await?
     {
-        if allows(context, &image, &secrets).await {
+        if allows(context, &image, secrets).await {
             return Ok((image, None));
         }
         if policy == Some("Never") {
@@ -82,9 +108,9 @@ async fn find_or_pull(
         let message = format!("Container image {reference:?} is not present with pull policy of Never");
         return Err(Unavailable { reason: Waiting::ErrImageNeverPull, message });
     }
-    let _ = events.send(Message::Event(Event::PullBegan { container: declared.name.clone() }));
-    let (pulled, time) = pull(context, reference, &secrets).await?;
-    note(context, &pulled, &secrets).await;
+    begins();
+    let (pulled, time) = pull(context, reference, secrets).await?;
+    note(context, &pulled, secrets).await;
     Ok((pulled.image, Some(time)))
 }
 

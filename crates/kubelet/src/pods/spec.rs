@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use coracle_lifecycle::environment::{EnvironmentError, Variables, expand};
 use coracle_lifecycle::naming::NameTooLong;
@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use thiserror::Error;
 
 use super::environment::variables;
-use super::filesystem::{Furnishing, MountsError, Names};
+use super::filesystem::{Copies, Furnishing, MountsError, Names};
 use super::objects::FetchError;
 use super::services::ServicesUnknown;
 use super::{Context, filesystem};
@@ -58,7 +58,8 @@ pub(super) async fn resolve(
         texts.iter().flatten().map(|text| expand(text, |name| env.get(name))).collect()
     };
     let root = root(context, pod, declared, attempt);
-    let mounts = filesystem::resolve(context, pod, declared, &env, root.with_extension("copies")).await?;
+    let mounts =
+        filesystem::resolve(context, pod, declared, &env, &copies(context, pod, declared, &root)).await?;
     let security = declared.security_context.as_ref();
     let furnishing = Furnishing {
         root: root.clone(),
@@ -98,6 +99,14 @@ pub(super) async fn resolve(
 
 fn root(context: &Context, pod: &Pod, declared: &Container, attempt: u32) -> PathBuf {
     context.layout.container_root(&pod.identity().uid, &declared.name, attempt)
+}
+
+fn copies(context: &Context, pod: &Pod, declared: &Container, root: &Path) -> Copies {
+    let directory = root.with_extension("copies");
+    // No volume has a name that begins like that.
+    let memory = context.layout.memory_volumes(&pod.identity().uid);
+    let in_memory = memory.map(|memory| memory.join("..copies").join(&declared.name));
+    Copies { in_memory: in_memory.unwrap_or_else(|| directory.clone()), directory }
 }
 
 fn working_directory(declared: &Container) -> Option<String> {

@@ -9,6 +9,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::PodApi;
 use super::objects::{Held, ObjectSource};
 use super::tokens::Tokens;
+use super::volumes::Laid;
 use super::worker::Message;
 
 /// What the pods of this node are supplied with, while they run.
@@ -24,6 +25,8 @@ pub(super) struct Supply {
     pub(super) objects: Held,
     /// Its service account tokens.
     pub(super) tokens: Tokens,
+    /// The images that it mounts.
+    pub(super) images: Laid,
     /// Whether its volumes were taken down.
     is_closed: Mutex<bool>,
 }
@@ -73,6 +76,7 @@ impl Supplies {
             Arc::new(Supply {
                 objects: self.objects.hold(&pod.namespace),
                 tokens: Tokens::new(self.api.clone(), pod.clone()),
+                images: Laid::default(),
                 is_closed: Mutex::default(),
             })
         };

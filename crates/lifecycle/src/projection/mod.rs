@@ -1,6 +1,7 @@
 //! What a volume of Kubernetes' own content holds: sources and fetched objects in, files out.
 
 mod references;
+mod trust;
 
 use std::collections::BTreeMap;
 
@@ -11,6 +12,7 @@ use k8s_openapi::api::core::v1::{
 use thiserror::Error;
 
 pub use references::{group, is_content, needs_privacy, object_names, shows_change, tokens, trust_bundles};
+pub use trust::{TrustBundle, trust_anchors};
 
 use crate::Objects;
 use crate::downward::{DownwardError, Facts, metadata_field};

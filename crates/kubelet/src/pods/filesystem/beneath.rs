@@ -9,6 +9,7 @@ use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstat, linkat, makedev, mkdirat, mknodat, open,
     openat, openat2, unlinkat,
 };
+use rustix::mount::{MountFlags, mount_bind, mount_remount};
 
 /// A directory that somebody else may write to while this node works in it: whatever links are there, no path leads out
 /// of it.
@@ -109,6 +110,22 @@ impl Beneath {
         let (above, name) = self.make_room(path)?;
         let source = file.magic_link();
         Ok(linkat(CWD, source, above, name, AtFlags::SYMLINK_FOLLOW)?)
+    }
+
+    /// Mounts a file at a path, in place of what is there: later changes of it are seen, whatever file system it is on.
+    ///
+    /// # Errors
+    /// `PermissionDenied` when this process may not mount.
+    pub(super) fn bind(&self, file: &Found, path: &Path, read_only: bool) -> io::Result<()> {
+        self.write(path, b"", 0o600)?;
+        let target = Found(self.open(path, FIND | OFlags::NOFOLLOW, Mode::empty())?);
+        mount_bind(file.magic_link(), target.magic_link())?;
+        if read_only {
+            // Now what is mounted is found there, and not what lies under it.
+            let mounted = Found(self.open(path, FIND | OFlags::NOFOLLOW, Mode::empty())?);
+            mount_remount(mounted.magic_link(), MountFlags::BIND | MountFlags::RDONLY, "")?;
+        }
+        Ok(())
     }
 
     /// Makes a character device that can be opened, where there is nothing.

@@ -7,6 +7,7 @@ use thiserror::Error;
 use super::beneath::{Beneath, Found};
 use super::mounts::{FileMount, Mounts};
 use super::{open, place, relative};
+use crate::pods::disk;
 
 /// The devices that every container has, by name and number.
 const DEVICES: [(&str, u32); 5] = [("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9)];
@@ -41,6 +42,7 @@ impl Furnishing {
     pub(in crate::pods) fn put(&self) -> Result<(), FurnishingError> {
         let root = Beneath::root(&self.root).map_err(|source| failed("/", source))?;
         for (from, to) in &self.mounts.copies {
+            disk::remove(to).map_err(|source| failed(&to.display().to_string(), source))?;
             copy_directory(from, to).map_err(|source| failed(&to.display().to_string(), source))?;
         }
         make(&root, "/tmp", 0o1777)?;
@@ -96,7 +98,11 @@ impl Furnishing {
             return Err(FurnishingError::ReadOnly { volume, path });
         }
         let (place, path) = open(&self.root, &self.mounts.directories, &mount.target).map_err(failed)?;
-        if mount.is_copied {
+        match place.bind(&mount.file, &path, mount.read_only) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+            bound => return bound.map_err(failed),
+        }
+        if mount.read_only {
             return place.copy(&mount.file, &path, 0o444).map_err(failed);
         }
         place.link(&mount.file, &path).map_err(|source| match source.kind() {
@@ -138,7 +144,7 @@ fn make_devices(root: &Beneath) -> Result<(), FurnishingError> {
 
 /// Copies files and directories, and what links lead to as far as it is in the same directory.
 fn copy_directory(from: &Found, to: &Path) -> io::Result<()> {
-    crate::pods::disk::private_directory(to)?;
+    disk::private_directory(to)?;
     let (source, target) = (from.path()?, Beneath::volume(to)?);
     let volume = Beneath::volume(&source)?;
     for entry in std::fs::read_dir(&source)? {
@@ -190,10 +196,17 @@ mod tests {
             self.furnishing.mounts.directories.push(mount);
         }
 
-        fn file(&mut self, source: &str, target: &str, is_copied: bool) {
+        fn file(&mut self, source: &str, target: &str, read_only: bool) {
             let file = Found::at(&self.path(source)).unwrap();
             let (volume, target) = ("v".to_owned(), target.to_owned());
-            self.furnishing.mounts.files.push(FileMount { volume, file, target, is_copied });
+            self.furnishing.mounts.files.push(FileMount { volume, file, target, read_only });
+        }
+    }
+
+    impl Drop for Scene {
+        fn drop(&mut self) {
+            disk::remove(&self.path("root")).unwrap();
+            disk::remove(&self.path("outside")).unwrap();
         }
     }
 
@@ -227,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn single_files_are_copies_or_the_same_file() {
+    fn single_files_are_the_same_file_or_cannot_change_it() {
         let mut scene = scene();
         fs::write(scene.path("work/file"), "text").unwrap();
         scene.mount("outside", "/mounted", false);
@@ -238,7 +251,9 @@ mod tests {
         scene.furnishing.put().unwrap();
         let inode = |name: &str| fs::metadata(scene.path(name)).unwrap().ino();
         assert_eq!(fs::read(scene.path("root/etc/copy")).unwrap(), b"text");
-        assert_ne!(inode("root/etc/copy"), inode("work/file"));
+        // What may mount makes this fail, what may not has made a copy.
+        let _ = fs::write(scene.path("root/etc/copy"), "other");
+        assert_eq!(fs::read(scene.path("work/file")).unwrap(), b"text");
         assert_eq!([inode("root/same"), inode("outside/deep/same")], [inode("work/file"); 2]);
         assert_eq!(fs::read(scene.path("root/etc/hosts")).unwrap(), b"text", "the pod's own");
     }

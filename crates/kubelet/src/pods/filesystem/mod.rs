@@ -9,7 +9,7 @@ mod names;
 
 pub(super) use furnishing::{Furnishing, FurnishingError};
 pub(super) use message::LastWords;
-pub(super) use mounts::{MountsError, resolve};
+pub(super) use mounts::{Copies, MountsError, resolve};
 pub(super) use names::Names;
 pub(crate) use names::Naming;
 

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use coracle_lifecycle::Mount;
 use coracle_lifecycle::environment::{Variables, expand};
 use coracle_lifecycle::projection;
-use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
+use k8s_openapi::api::core::v1::{Container, Pod, Volume, VolumeMount};
 use rustix::fs::FileType;
 use thiserror::Error;
 
@@ -51,12 +51,35 @@ pub(in crate::pods) struct Mounts {
     pub(super) files: Vec<FileMount>,
 }
 
-/// A single file of a volume. Those that a container cannot write are copied, others get one more name.
+/// A single file of a volume.
 pub(super) struct FileMount {
     pub(super) volume: String,
     pub(super) file: Found,
     pub(super) target: String,
-    pub(super) is_copied: bool,
+    pub(super) read_only: bool,
+}
+
+/// What is in a volume.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// What Kubernetes tells, made anew when it changes. Some of it must not lie on a disk.
+    Content { is_private: bool },
+    /// The files of an image.
+    Image,
+    /// Files of programs or of this machine.
+    Files,
+}
+
+impl Kind {
+    fn of(volume: &Volume) -> Self {
+        if projection::is_content(volume) {
+            Self::Content { is_private: projection::needs_privacy(volume) }
+        } else if volume.image.is_some() {
+            Self::Image
+        } else {
+            Self::Files
+        }
+    }
 }
 
 /// A mount of a container, with its variables resolved.
@@ -64,20 +87,29 @@ struct Wanted {
     container: String,
     name: String,
     volume: PathBuf,
-    is_content: bool,
+    kind: Kind,
     sub_path: PathBuf,
     target: String,
     read_only: bool,
 }
 
-/// Finds out how a container is given each of its mounts. Directories that have to be copied are, below `copies`.
+/// Where directories that have to be copied are copied to.
+#[derive(Clone)]
+pub(in crate::pods) struct Copies {
+    pub(in crate::pods) directory: PathBuf,
+    /// For what must not lie on a disk.
+    pub(in crate::pods) in_memory: PathBuf,
+}
+
+/// Finds out how a container is given each of its mounts.
 pub(in crate::pods) async fn resolve(
     context: &Context,
     pod: &Pod,
     declared: &Container,
     variables: &Variables,
-    copies: PathBuf,
+    copies: &Copies,
 ) -> Result<Mounts, MountsError> {
+    let copies = copies.clone();
     let wanted = declared.volume_mounts.iter().flatten();
     let wanted = wanted.map(|mount| want(context, pod, declared, mount, variables));
     let wanted = wanted.collect::<Result<Vec<_>, _>>()?;
@@ -106,15 +138,15 @@ fn want(
         return Err(MountsError::OverRoot(mount.name.clone()));
     }
     let (volume, place) = volumes::find(context, pod, &mount.name)?;
-    let is_content = projection::is_content(volume);
+    let kind = Kind::of(volume);
     Ok(Wanted {
         container: declared.name.clone(),
         name: mount.name.clone(),
         volume: place,
-        is_content,
+        kind,
         sub_path: sub_path(mount, variables)?,
         target,
-        read_only: mount.read_only.unwrap_or(false) || is_content,
+        read_only: mount.read_only.unwrap_or(false) || kind != Kind::Files,
     })
 }
 
@@ -149,33 +181,36 @@ fn expanded(path: &str, variables: &Variables) -> Result<String, MountsError> {
 }
 
 impl Mounts {
-    fn add(&mut self, wanted: &Wanted, copies: &Path, read_only_root: bool) -> Result<(), MountsError> {
+    fn add(&mut self, wanted: &Wanted, copies: &Copies, read_only_root: bool) -> Result<(), MountsError> {
         let unfound = |source| MountsError::SubPath {
             mount: wanted.name.clone(),
             container: wanted.container.clone(),
             source,
         };
         let found = wanted.find().map_err(unfound)?;
-        let Wanted { name, is_content, target, read_only, .. } = wanted;
-        match found.kind().map_err(unfound)? {
+        let Wanted { name, target, read_only, .. } = wanted;
+        match (found.kind().map_err(unfound)?, wanted.kind) {
             // The files behind a part of a volume go when the volume changes.
-            FileType::Directory if *is_content && !wanted.sub_path.as_os_str().is_empty() => {
+            (FileType::Directory, Kind::Content { is_private })
+                if !wanted.sub_path.as_os_str().is_empty() =>
+            {
+                let copies = if is_private { &copies.in_memory } else { &copies.directory };
                 let copy = copies.join(self.copies.len().to_string());
                 self.copies.push((found, copy.clone()));
                 self.directories.push(Mount { source: copy, target: target.clone(), read_only: true });
             }
-            FileType::Directory => {
+            (FileType::Directory, _) => {
                 let source = found.path().map_err(unfound)?;
                 self.directories.push(Mount { source, target: target.clone(), read_only: *read_only });
             }
-            FileType::RegularFile if read_only_root && !read_only => {
+            (FileType::RegularFile, _) if read_only_root && !read_only => {
                 return Err(MountsError::ReadOnlyRoot(name.clone()));
             }
-            FileType::RegularFile => self.files.push(FileMount {
+            (FileType::RegularFile, _) => self.files.push(FileMount {
                 volume: name.clone(),
                 file: found,
                 target: target.clone(),
-                is_copied: *read_only,
+                read_only: *read_only,
             }),
             _ => return Err(MountsError::Kind(name.clone())),
         }
@@ -191,7 +226,7 @@ impl Wanted {
         }
         let volume = Beneath::volume(&self.volume)?;
         match volume.find(&self.sub_path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.kind != Kind::Image => {
                 volume.make_directory(&self.sub_path, 0o755)?;
                 volume.find(&self.sub_path)
             }
@@ -243,18 +278,19 @@ mod tests {
         }
     }
 
-    fn add(volume: &Path, sub_path: &str, is_content: bool, read_only: bool) -> Result<Mounts, String> {
+    fn add(volume: &Path, sub_path: &str, kind: Kind, read_only: bool) -> Result<Mounts, String> {
         let wanted = Wanted {
             container: "c".to_owned(),
             name: "v".to_owned(),
             volume: volume.to_owned(),
-            is_content,
+            kind,
             sub_path: sub_path.into(),
             target: "/v".to_owned(),
             read_only,
         };
         let mut mounts = Mounts::default();
-        mounts.add(&wanted, Path::new("/copies"), false).map(|()| mounts).map_err(|error| error.to_string())
+        let copies = Copies { directory: "/copies".into(), in_memory: "/memory".into() };
+        mounts.add(&wanted, &copies, false).map(|()| mounts).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -265,24 +301,28 @@ mod tests {
         fs::write(volume.join("deep/file"), "").unwrap();
         symlink("..", volume.join("up")).unwrap();
         symlink("/etc", volume.join("etc")).unwrap();
-        let source = |path: &str| add(&volume, path, false, false).unwrap().directories[0].source.clone();
+        let source =
+            |path: &str| add(&volume, path, Kind::Files, false).unwrap().directories[0].source.clone();
         let real = fs::canonicalize(&volume).unwrap();
         assert_eq!(source(""), real);
         assert_eq!(source("deep"), real.join("deep"));
         assert_eq!(source("new/one"), real.join("new/one"));
         assert!(volume.join("new/one").is_dir());
         for path in ["up", "up/other", "etc", "etc/passwd"] {
-            let error = add(&volume, path, false, false).err().unwrap();
+            let error = add(&volume, path, Kind::Files, false).err().unwrap();
             assert!(error.starts_with("failed to prepare subPath for volumeMount \"v\""), "{error}");
         }
         assert!(!scene.path().join("other").exists());
-        let file = add(&volume, "deep/file", false, true).unwrap();
-        assert!(file.directories.is_empty() && file.files[0].is_copied);
-        assert!(!add(&volume, "deep/file", false, false).unwrap().files[0].is_copied);
-        let copied = add(&volume, "deep", true, true).unwrap();
+        let file = add(&volume, "deep/file", Kind::Files, true).unwrap();
+        assert!(file.directories.is_empty() && file.files[0].read_only);
+        assert!(!add(&volume, "deep/file", Kind::Files, false).unwrap().files[0].read_only);
+        let copied = add(&volume, "deep", Kind::Content { is_private: false }, true).unwrap();
         assert_eq!(
             (copied.copies.len(), copied.directories[0].source.as_path()),
             (1, Path::new("/copies/0"))
         );
+        let private = add(&volume, "deep", Kind::Content { is_private: true }, true).unwrap();
+        assert_eq!(private.directories[0].source.as_path(), Path::new("/memory/0"));
+        assert!(add(&volume, "missing", Kind::Image, true).is_err() && !volume.join("missing").exists());
     }
 }

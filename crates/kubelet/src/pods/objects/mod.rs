@@ -4,18 +4,21 @@
 
 mod cache;
 mod source;
+mod trust;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use coracle_lifecycle::projection::trust_anchors;
 use coracle_lifecycle::{ObjectNames, Objects};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ClusterTrustBundleProjection, ConfigMap, Secret};
 use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::Notify;
 
 use super::PodApi;
 use cache::{Cache, Entry};
+use trust::{TrustBundles, Watched};
 
 /// Why an object cannot be told. Never holds content.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -31,11 +34,16 @@ pub(crate) struct FetchError {
 pub(crate) struct ObjectSource {
     config_maps: Cache<ConfigMap>,
     secrets: Cache<Secret>,
+    trust: TrustBundles,
 }
 
 impl ObjectSource {
     pub(crate) fn new(api: &PodApi) -> Self {
-        Self { config_maps: Cache::new(api.clone()), secrets: Cache::new(api.clone()) }
+        Self {
+            config_maps: Cache::new(api.clone()),
+            secrets: Cache::new(api.clone()),
+            trust: TrustBundles::new(api.clone()),
+        }
     }
 
     /// What a pod of `namespace` will refer to: nothing yet.
@@ -61,6 +69,7 @@ pub(super) struct Held {
 struct Entries {
     config_maps: HashMap<String, Arc<Entry<ConfigMap>>>,
     secrets: HashMap<String, Arc<Entry<Secret>>>,
+    trust: Option<Arc<Watched>>,
 }
 
 impl Held {
@@ -82,6 +91,33 @@ impl Held {
             }
         }
         Ok(objects)
+    }
+
+    /// The certificates of trust bundles that a volume asks for, in the order of `wanted`, and holds the bundles; `None`
+    /// where there is no such bundle, or it cannot be told and is optional.
+    ///
+    /// # Errors
+    /// When the API server does not tell, such as one that does not serve trust bundles.
+    pub(super) async fn trust_anchors(
+        &self,
+        wanted: &[ClusterTrustBundleProjection],
+    ) -> Result<Vec<Option<String>>, FetchError> {
+        let Some(needed) = wanted.iter().find(|wanted| wanted.optional != Some(true)).or(wanted.first())
+        else {
+            return Ok(Vec::new());
+        };
+        let held = {
+            let mut entries = self.entries.lock();
+            Arc::clone(entries.trust.get_or_insert_with(|| self.source.trust.hold(&self.changed)))
+        };
+        match held.get().await {
+            Ok(bundles) => Ok(wanted.iter().map(|wanted| trust_anchors(&bundles, wanted)).collect()),
+            Err(_) if needed.optional == Some(true) => Ok(vec![None; wanted.len()]),
+            Err(why) => {
+                let name = needed.name.as_ref().or(needed.signer_name.as_ref()).cloned().unwrap_or_default();
+                Err(FetchError { kind: "clustertrustbundle", name, why })
+            }
+        }
     }
 
     /// Waits until one of the held objects has changed since it was asked for, or since the last such change.

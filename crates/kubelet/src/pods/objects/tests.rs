@@ -120,3 +120,54 @@ async fn what_the_api_server_does_not_tell_is_an_error_until_it_does() {
     timeout(PATIENCE, pod.changed()).await.expect("news");
     assert_eq!(colour(&pod.get(&wanted).await.unwrap()), Some("blue"));
 }
+
+const BUNDLES: &str = "/apis/certificates.k8s.io/v1beta1";
+
+fn bundle(certificates: &str) -> serde_json::Value {
+    let body = format!("-----BEGIN CERTIFICATE-----\n{certificates}\n-----END CERTIFICATE-----\n");
+    json!({ "spec": { "trustBundle": body } })
+}
+
+fn trusts(optional: bool) -> Vec<ClusterTrustBundleProjection> {
+    vec![serde_json::from_value(json!({ "name": "one", "path": "p", "optional": optional })).unwrap()]
+}
+
+#[tokio::test(start_paused = true)]
+async fn trust_bundles_are_watched_once_while_somebody_asks_for_one() {
+    let api = FakeApi::new();
+    api.put(BUNDLES, json!({ "resources": [{ "name": "clustertrustbundles" }] }));
+    api.put(&format!("{BUNDLES}/clustertrustbundles/one"), bundle("AAAA"));
+    let source = source(&api);
+    let pods = [source.hold("default"), source.hold("other")];
+    for pod in &pods {
+        let found = pod.trust_anchors(&trusts(false)).await.unwrap();
+        assert!(found[0].as_ref().unwrap().contains("\nAAAA\n"), "{found:?}");
+    }
+    watches(&api, 1).await;
+    timeout(PATIENCE, pods[0].changed()).await.expect_err("nothing has changed");
+    api.put(&format!("{BUNDLES}/clustertrustbundles/one"), bundle("BBBB"));
+    for pod in &pods {
+        timeout(PATIENCE, pod.changed()).await.expect("a change");
+        let found = pod.trust_anchors(&trusts(false)).await.unwrap();
+        assert!(found[0].as_ref().unwrap().contains("\nBBBB\n"), "{found:?}");
+    }
+    api.take(&format!("{BUNDLES}/clustertrustbundles/one"));
+    timeout(PATIENCE, pods[0].changed()).await.expect("a change");
+    assert_eq!(pods[0].trust_anchors(&trusts(false)).await.unwrap(), [None]);
+    drop(pods);
+    watches(&api, 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_server_without_trust_bundles_is_named_until_it_has_them() {
+    let api = FakeApi::new();
+    let pod = source(&api).hold("default");
+    let error = pod.trust_anchors(&trusts(false)).await.unwrap_err().to_string();
+    let why = "the API server serves no clustertrustbundles.certificates.k8s.io";
+    assert_eq!(error, format!("failed to fetch clustertrustbundle \"one\": {why}"));
+    assert_eq!(pod.trust_anchors(&trusts(true)).await.unwrap(), [None]);
+    api.put(BUNDLES, json!({ "resources": [{ "name": "clustertrustbundles" }] }));
+    api.put(&format!("{BUNDLES}/clustertrustbundles/one"), bundle("AAAA"));
+    timeout(2 * PATIENCE, pod.changed()).await.expect("news");
+    assert!(pod.trust_anchors(&trusts(false)).await.unwrap()[0].is_some());
+}

@@ -155,7 +155,7 @@ impl State {
 
 /// Whether a path is that of all objects of a kind.
 fn is_collection(path: &str) -> bool {
-    let parts = path.split('/').count();
+    let parts = path.split('/').count() - usize::from(path.starts_with("/apis/"));
     if path.contains("/namespaces/") { parts == 6 } else { parts == 4 }
 }
 

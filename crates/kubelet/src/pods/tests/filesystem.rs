@@ -1,7 +1,7 @@
 use std::fs;
 use std::time::Duration;
 
-use coracle_lifecycle::Cause;
+use coracle_lifecycle::{Cause, ImageError};
 use serde_json::{Value, json};
 
 use crate::pods::testing::{Scene, container, pod};
@@ -54,4 +54,27 @@ async fn a_path_of_the_machine_is_mounted_where_it_really_lies() {
     scene.create("q", with_volume(json!({ "hostPath": { "path": "/etc" } })));
     let message = scene.event("FailedMount").await;
     assert!(message.contains("hostPath \"/etc\" is not allowed on this node"), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mount_of_no_volume_is_named() {
+    let scene = Scene::new().await;
+    let mut pod = with_volume(json!({ "emptyDir": {} }));
+    pod["spec"]["containers"][0]["volumeMounts"][0]["name"] = json!("other");
+    scene.create("p", pod);
+    let waits = |pod: &Value| container(pod)["state"]["waiting"]["reason"] == "CreateContainerConfigError";
+    let pod = scene.pod("p", "waiting", waits).await;
+    assert_eq!(container(&pod)["state"]["waiting"]["message"], "no volume is called \"other\"");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_is_mounted_is_waited_for_like_the_containers_own() {
+    let scene = Scene::new().await;
+    scene.images.fail("model:v1", ImageError::NotFound("there is no model".to_owned()));
+    scene.create("p", with_volume(json!({ "image": { "reference": "model:v1" } })));
+    let waits = |pod: &Value| container(pod)["state"]["waiting"]["reason"] == "ImagePullBackOff";
+    scene.pod("p", "waiting", waits).await;
+    let message = scene.event("Failed").await;
+    assert!(message.contains("there is no model"), "{message}");
+    assert!(scene.runtime.state.borrow().runs.is_empty());
 }

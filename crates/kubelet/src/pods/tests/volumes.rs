@@ -52,13 +52,15 @@ async fn a_volume_of_an_unknown_kind_is_named() {
     let message = scene.event("FailedMount").await;
     assert!(message.contains("\"v\"") && message.contains("nfs"), "{message}");
     assert!(scene.runtime.state.borrow().runs.is_empty());
-    let bundle = json!([{ "clusterTrustBundle": { "name": "b", "path": "p", "optional": true } }]);
+    let certificate = json!([{ "podCertificate": { "keyType": "ED25519", "signerName": "example.com/s" } }]);
     let mut projected = pod("Always", "app");
-    projected["spec"]["volumes"] = json!([{ "name": "w", "projected": { "sources": bundle } }]);
+    projected["spec"]["volumes"] = json!([{ "name": "w", "projected": { "sources": certificate } }]);
     scene.create("r", projected);
     let is_named = |state: &State| {
         let mut messages = state.events.values().filter_map(|event| event["message"].as_str());
-        messages.any(|message| message.contains("projected clusterTrustBundle volumes")).then_some(())
+        messages
+            .any(|message| message.contains("projected source podCertificate is not supported"))
+            .then_some(())
     };
     scene.api_shows("the kind of the source", is_named).await;
     scene.create("q", pod("Always", "app"));

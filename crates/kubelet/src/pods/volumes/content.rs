@@ -36,11 +36,9 @@ pub(super) async fn make(context: &Context, pod: &Pod, volume: &Volume) -> Resul
 }
 
 async fn fetch(supply: &Supply, pod: &Pod, volume: &Volume) -> Result<Fetched, Cause> {
-    if !projection::trust_bundles(volume).is_empty() {
-        return Err(Cause::UnsupportedKind("projected clusterTrustBundle".to_owned()));
-    }
     let objects = supply.objects.get(&projection::object_names(volume)).await?;
-    let mut fetched = Fetched { objects, ..Fetched::default() };
+    let trust_bundles = supply.objects.trust_anchors(&projection::trust_bundles(volume)).await?;
+    let mut fetched = Fetched { objects, trust_bundles, ..Fetched::default() };
     let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
     for wanted in projection::tokens(volume) {
         fetched.tokens.push(supply.tokens.get(account.unwrap_or("default"), &wanted).await?);

@@ -2,6 +2,7 @@
 
 mod content;
 mod host;
+mod images;
 mod usage;
 mod writer;
 
@@ -24,6 +25,7 @@ use super::tokens::TokenError;
 use crate::Layout;
 
 pub(crate) use host::{HostPathError, HostPaths};
+pub(super) use images::{Laid, provide as provide_images};
 pub(super) use usage::exceeded;
 
 /// Why a volume could not be made. The message is the one of the kubelet's `FailedMount` event.
@@ -92,6 +94,9 @@ async fn make_one(context: &Arc<Context>, pod: &Pod, volume: &Volume) -> Result<
         let found =
             disk::off_thread(move || Ok(volume.host_path.as_ref().map(|path| context.host_paths.find(path))));
         Ok(found.await?.transpose().map(drop)?)
+    } else if volume.image.is_some() {
+        // It comes with the image of the first container that mounts it.
+        Ok(())
     } else if let Some(in_memory) = empty(volume) {
         make_empty(context, pod, volume, in_memory).await
     } else {
@@ -137,13 +142,13 @@ pub(super) fn find<'p>(
 ) -> Result<(&'p Volume, PathBuf), UnknownVolume> {
     let found = volumes(pod).find(|volume| volume.name == name);
     let volume = found.ok_or_else(|| UnknownVolume::Undeclared(name.to_owned()))?;
-    let place = match &volume.host_path {
-        Some(path) => context.host_paths.find(path)?,
-        None => place(&context.layout, &pod.identity().uid, volume)
-            .canonicalize()
-            .map_err(|source| UnknownVolume::Missing { name: name.to_owned(), source })?,
-    };
-    Ok((volume, place))
+    if let Some(path) = &volume.host_path {
+        return Ok((volume, context.host_paths.find(path)?));
+    }
+    let place = place(&context.layout, &pod.identity().uid, volume);
+    let place = if volume.image.is_some() { images::files(&place) } else { place };
+    let missing = |source| UnknownVolume::Missing { name: name.to_owned(), source };
+    Ok((volume, place.canonicalize().map_err(missing)?))
 }
 
 /// The kind of a volume as its field in the API is called. One without any source is an `emptyDir`.
