@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 use crate::preemption::{Shortage, victims};
 use crate::resident::{Resident, is_static};
 use crate::resources::{Resources, is_extended};
-use crate::{Admission, PodUid, affinity, qos, quantity, sysctls};
+use crate::{Admission, PodUid, affinity, apparmor, qos, quantity, sysctls};
 
 /// What the node knows when it judges pods: one value per node.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +29,9 @@ pub struct NodeView {
     pub residents: HashMap<PodUid, Resident>,
 }
 
+/// Why a pod is refused that asks for a node of another kind.
+const NODE_AFFINITY: &str = "NodeAffinity";
+
 /// What the node decides of a pod that has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -36,6 +39,14 @@ pub enum Verdict {
     Judged(Admission),
     /// It is taken when these have ended: their place is its.
     Preempts(Vec<PodUid>),
+}
+
+impl Verdict {
+    /// Whether the pod is refused for labels of the node: these may be older than the ones that the scheduler saw.
+    #[must_use]
+    pub fn is_of_labels(&self) -> bool {
+        matches!(self, Self::Judged(Admission::Refused { reason, .. }) if reason == NODE_AFFINITY)
+    }
 }
 
 impl NodeView {
@@ -69,7 +80,9 @@ pub fn govern(view: &NodeView, pod: &Pod) -> Verdict {
     }
     let misfit = Misfit::of(view, pod);
     match misfit.recovered(view, pod) {
-        Ok(victims) => shutting_down(view).map_or_else(|| taken(victims), refused),
+        Ok(victims) => shutting_down(view)
+            .or_else(|| apparmor::unenforceable(pod))
+            .map_or_else(|| taken(victims), refused),
         Err(refusal) => refused(refusal),
     }
 }
@@ -169,7 +182,7 @@ fn irrecoverable(missing: &[Shortage]) -> Refusal {
 fn wrong_place(view: &NodeView, pod: &Pod) -> Option<Refusal> {
     (!affinity::matches(pod, &view.name, &view.labels)).then(|| {
         let message = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
-        refusal("NodeAffinity", message)
+        refusal(NODE_AFFINITY, message)
     })
 }
 

@@ -54,6 +54,16 @@ fn what_fits_is_taken() {
 }
 
 #[test]
+fn a_profile_of_apparmor_is_refused_and_a_refusal_for_labels_is_one() {
+    let confined =
+        pod("securityContext", json!({"appArmorProfile": {"type": "Localhost", "localhostProfile": "p"}}));
+    check(&view(), &confined, "AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host");
+    assert!(govern(&view(), &pod("nodeSelector", json!({"zone": "b"}))).is_of_labels());
+    assert!(!govern(&view(), &confined).is_of_labels());
+    assert!(!govern(&view(), &asks_for(json!({}))).is_of_labels());
+}
+
+#[test]
 fn what_does_not_fit_names_the_first_resource() {
     let too_much =
         |resource: &str, numbers: &str| format!("Node didn't have enough resource: {resource}, {numbers}");

@@ -9,6 +9,7 @@
 
 mod addresses;
 mod affinity;
+mod apparmor;
 mod apply;
 pub mod backoff;
 mod checkpoint;

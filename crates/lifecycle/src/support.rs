@@ -1,5 +1,7 @@
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, VolumeMount};
 
+use crate::sysctls;
+
 /// Names the first field of a pod that asks for what this version of the node does not do yet. Ephemeral containers, which
 /// come later, are none of its own fields.
 pub(crate) fn unsupported(pod: &Pod) -> Option<String> {
@@ -31,10 +33,9 @@ fn unsupported_in_list(list: &str, spec: &PodSpec, containers: &[Container]) -> 
 }
 
 fn unsupported_in_spec(spec: &PodSpec) -> Option<&'static str> {
-    let sysctls = spec.security_context.as_ref().and_then(|context| context.sysctls.as_ref());
     first(&[
         (is_filled(spec.resource_claims.as_ref()), "resourceClaims"),
-        (is_filled(sysctls), "securityContext.sysctls"),
+        (sysctls::are_unset(spec), "securityContext.sysctls"),
     ])
 }
 

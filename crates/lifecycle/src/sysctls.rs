@@ -1,6 +1,6 @@
 //! Which kernel parameters a pod may ask for.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
 use crate::govern::Refusal;
 
@@ -21,6 +21,15 @@ const SAFE: [&str; 12] = [
     "net.ipv4.tcp_rmem",
     "net.ipv4.tcp_wmem",
 ];
+
+/// Those that say nothing to a container without shared memory or raw sockets: what they ask for is so already.
+const IDLE: [&str; 2] = ["kernel.shm_rmid_forced", "net.ipv4.ping_group_range"];
+
+/// Whether a pod asks for a parameter that it may have, and that this version of the node does not set.
+pub(crate) fn are_unset(spec: &PodSpec) -> bool {
+    let asked = spec.security_context.iter().flat_map(|context| context.sysctls.iter().flatten());
+    asked.into_iter().any(|sysctl| !IDLE.contains(&normal(&sysctl.name).as_str()))
+}
 
 /// Refuses a pod that asks for a parameter that it may not have.
 pub(crate) fn forbidden(pod: &Pod) -> Option<Refusal> {
@@ -83,6 +92,18 @@ mod tests {
         check("net/ipv4/tcp_fin_timeout", &[], None);
         check("kernel.msgmax", &[], Some("forbidden sysctl: \"kernel.msgmax\" not allowlisted"));
         check("kernel/msgmax", &[], Some("forbidden sysctl: \"kernel.msgmax\" not allowlisted"));
+    }
+
+    #[test]
+    fn what_says_nothing_to_a_container_counts_as_set() {
+        let check = |name: &str, expected| {
+            let spec = json!({ "containers": [], "securityContext": { "sysctls": [{ "name": name, "value": "1" }] } });
+            assert_eq!(are_unset(&serde_json::from_value(spec).unwrap()), expected, "{name}");
+        };
+        check("kernel.shm_rmid_forced", false);
+        check("net/ipv4/ping_group_range", false);
+        check("net.ipv4.tcp_rmem", true);
+        assert!(!are_unset(&PodSpec::default()));
     }
 
     #[test]

@@ -131,6 +131,14 @@ impl Node {
         self.process.end(Signal::TERM, END_LIMIT).await
     }
 
+    /// Sends SIGPWR, which says that the machine goes down, and waits for the end.
+    ///
+    /// # Errors
+    /// It did not end within a minute.
+    pub async fn lose_power(&self) -> anyhow::Result<ExitStatus> {
+        self.process.end(Signal::POWER, END_LIMIT).await
+    }
+
     /// Sends SIGKILL to the agent and waits for the end.
     ///
     /// # Errors

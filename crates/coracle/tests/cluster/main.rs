@@ -5,10 +5,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod admission;
 mod care;
+mod controllers;
 mod deletion;
 mod deployments;
 mod descriptions;
+mod endings;
 mod environment;
 mod escapes;
 mod events;
@@ -39,3 +42,4 @@ mod trust;
 mod until;
 mod users;
 mod volumes;
+mod writes;

@@ -6,7 +6,7 @@ use coracle_lifecycle::PodIdentity;
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{Event, Pod, PodStatus, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{Event, Node, Pod, PodStatus, Secret, ServiceAccount};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
@@ -134,6 +134,11 @@ impl PodApi {
 
     pub(crate) async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, CallError> {
         self.call(Api::namespaced(self.client.clone(), namespace).get_opt(name)).await
+    }
+
+    /// The Node object; `None` when there is none.
+    pub(super) async fn node(&self, name: &str) -> Result<Option<Node>, CallError> {
+        self.call(Api::all(self.client.clone()).get_opt(name)).await
     }
 
     /// An object of a namespace; `None` when there is none.

@@ -105,11 +105,25 @@ pub(super) async fn forget(layout: &Layout, pod: PodIdentity) {
     remove_all(paths).await;
 }
 
-/// Removes all that an earlier agent left of pods that are gone.
-pub(super) async fn forget_left(layout: &Layout, left: HashMap<PodUid, Option<Checkpoint>>) {
-    let logs = left.values().flatten().map(|checkpoint| layout.pod_logs(&checkpoint.pod));
-    let in_memory = left.keys().filter_map(|uid| layout.memory_volumes(uid));
-    remove_all(logs.chain(left.keys().map(|uid| layout.pod(uid))).chain(in_memory).collect()).await;
+/// Removes all that an earlier agent left of pods that are gone; `logs` are the directories of theirs.
+pub(super) async fn forget_left(layout: &Layout, left: Vec<PodUid>, logs: Vec<PathBuf>) {
+    let in_memory = left.iter().filter_map(|uid| layout.memory_volumes(uid));
+    let directories = left.iter().map(|uid| layout.pod(uid));
+    remove_all(logs.into_iter().chain(directories).chain(in_memory).collect()).await;
+}
+
+/// The directories of pods' logs under the root directory, each with the UID that its name ends with.
+pub(super) fn logs(layout: &Layout) -> io::Result<HashMap<PodUid, PathBuf>> {
+    private_directory(&layout.logs())?;
+    let mut found = HashMap::new();
+    for entry in fs::read_dir(layout.logs())? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if let Some((_, uid)) = name.to_str().and_then(|name| name.rsplit_once('_')) {
+            found.insert(PodUid::new(uid), entry.path());
+        }
+    }
+    Ok(found)
 }
 
 async fn remove_all(paths: Vec<PathBuf>) {
@@ -121,5 +135,23 @@ async fn remove_all(paths: Vec<PathBuf>) {
     });
     if let Err(error) = removed.await {
         warn!(%error, "what is left of pods cannot be removed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_runs_that_are_over_only_the_last_one_keeps_its_logs() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["0.log", "2.log", "2.log.20260101-000000.gz", "3.log", "notes"] {
+            fs::write(directory.path().join(name), "").unwrap();
+        }
+        prune_logs(directory.path(), 4).unwrap();
+        let entries = fs::read_dir(directory.path()).unwrap();
+        let mut left: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["3.log", "notes"]);
     }
 }

@@ -1,5 +1,6 @@
 use std::collections::{HashMap, HashSet};
 use std::mem::take;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,11 +36,14 @@ pub(crate) struct Dispatcher {
     workers: HashMap<PodUid, mpsc::UnboundedSender<Message>>,
     /// Pods that have their place, and whose end each still waits for.
     preemptions: HashMap<PodUid, HashSet<PodUid>>,
+    /// Pods that were refused for the node's labels, and the Node as it is by now.
+    second_looks: JoinSet<(Arc<Pod>, Option<Node>)>,
     tasks: JoinSet<()>,
     uids: HashMap<Id, PodUid>,
     reports: mpsc::UnboundedSender<Settled>,
     settled: mpsc::UnboundedReceiver<Settled>,
     left: HashMap<PodUid, Option<Checkpoint>>,
+    left_logs: HashMap<PodUid, PathBuf>,
     known: Vec<Known>,
     listing: Vec<Pod>,
 }
@@ -51,7 +55,8 @@ impl Dispatcher {
     /// When the root directory cannot be read.
     pub(crate) async fn new(context: Arc<Context>) -> std::io::Result<Self> {
         let layout = context.layout.clone();
-        let left = disk::off_thread(move || disk::load_all(&layout)).await?.into_iter().collect();
+        let read = move || Ok((disk::load_all(&layout)?.into_iter().collect(), disk::logs(&layout)?));
+        let (left, left_logs) = disk::off_thread(read).await?;
         let known = context.provider.containers().await;
         let (reports, settled) = mpsc::unbounded_channel();
         Ok(Self {
@@ -59,11 +64,13 @@ impl Dispatcher {
             view: NodeView::default(),
             workers: HashMap::new(),
             preemptions: HashMap::new(),
+            second_looks: JoinSet::new(),
             tasks: JoinSet::new(),
             uids: HashMap::new(),
             reports,
             settled,
             left,
+            left_logs,
             known,
             listing: Vec::new(),
         })
@@ -92,6 +99,7 @@ impl Dispatcher {
                 Some(event) = events.next() => self.watched(event, &ready),
                 Some(Settled(uid)) = self.settled.recv() => self.vacate(&uid),
                 Some(ended) = self.tasks.join_next_with_id() => self.ended(ended).await,
+                Some(Ok((pod, node))) = self.second_looks.join_next() => self.judge_again(&pod, node.as_ref()),
                 Ok(()) = node.changed() => {
                     let node = node.borrow_and_update().clone();
                     self.learn(node.as_deref());
@@ -150,6 +158,8 @@ impl Dispatcher {
     fn clear_orphans(&mut self) {
         let (mut known, left) = (take(&mut self.known), take(&mut self.left));
         known.retain(|known| !self.workers.contains_key(&known.spec.pod.uid));
+        let mut logs = take(&mut self.left_logs);
+        logs.retain(|uid, _| !self.workers.contains_key(uid));
         let context = Arc::clone(&self.context);
         self.tasks.spawn(async move {
             for known in &known {
@@ -160,7 +170,8 @@ impl Dispatcher {
                 context.provider.remove(&known.spec.id);
                 context.provider.remove_pod(&known.spec.pod.uid);
             }
-            disk::forget_left(&context.layout, left).await;
+            let (left, logs) = (left.into_keys().collect(), logs.into_values().collect());
+            disk::forget_left(&context.layout, left, logs).await;
         });
     }
 
@@ -205,11 +216,37 @@ impl Dispatcher {
     }
 
     /// Judges a pod that was not judged before, and books what it is promised.
-    fn judge(&mut self, uid: &PodUid, pod: &Pod, known: &Admission) {
-        let verdict = match known {
-            Admission::Awaited => self.verdict(pod),
-            known => Verdict::Judged(known.clone()),
-        };
+    fn judge(&mut self, uid: &PodUid, pod: &Arc<Pod>, known: &Admission) {
+        match known {
+            Admission::Awaited => match self.verdict(&self.view, pod) {
+                refused if refused.is_of_labels() => self.look_again(Arc::clone(pod)),
+                verdict => self.decide(uid, pod, known, verdict),
+            },
+            known => self.decide(uid, pod, known, Verdict::Judged(known.clone())),
+        }
+    }
+
+    /// The scheduler may have seen labels that this node has not heard of yet: they are asked for once.
+    fn look_again(&mut self, pod: Arc<Pod>) {
+        let (api, name) = (self.context.api.clone(), self.view.name.clone());
+        self.second_looks.spawn(async move {
+            let node = api.node(&name).await;
+            (pod, node.inspect_err(|error| warn!(%error, "the Node cannot be read")).ok().flatten())
+        });
+    }
+
+    fn judge_again(&mut self, pod: &Pod, node: Option<&Node>) {
+        let (uid, mut view) = (pod.identity().uid, self.view.clone());
+        if let Some(node) = node {
+            view.learn(node);
+        }
+        if self.workers.contains_key(&uid) {
+            let verdict = self.verdict(&view, pod);
+            self.decide(&uid, pod, &Admission::Awaited, verdict);
+        }
+    }
+
+    fn decide(&mut self, uid: &PodUid, pod: &Pod, known: &Admission, verdict: Verdict) {
         if !matches!(verdict, Verdict::Judged(Admission::Refused { .. })) {
             self.view.residents.insert(uid.clone(), Resident::of(pod));
         }
@@ -250,8 +287,8 @@ impl Dispatcher {
         }
     }
 
-    fn verdict(&self, pod: &Pod) -> Verdict {
-        match (govern(&self.view, pod), self.context.provider.accepts(pod)) {
+    fn verdict(&self, view: &NodeView, pod: &Pod) -> Verdict {
+        match (govern(view, pod), self.context.provider.accepts(pod)) {
             (refused @ Verdict::Judged(Admission::Refused { .. }), _) => refused,
             (_, Err(unsupported)) => Verdict::Judged(Admission::Refused {
                 reason: "PodFeatureUnsupported".to_owned(),

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::ShutdownGrace;
-use crate::pods::testing::{Scene, conditions, pod, shown};
+use crate::pods::testing::{Fault, Scene, State, conditions, pod, shown};
 
 #[tokio::test(start_paused = true)]
 async fn the_oldest_pods_are_taken_first() {
@@ -66,6 +66,43 @@ async fn what_an_earlier_agent_took_keeps_its_place() {
     scene.start().await;
     scene.phase("late", "Failed").await;
     scene.pod("young", "back", |pod| pod["status"]["containerStatuses"][0]["restartCount"] == 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_refused_for_the_nodes_labels_is_looked_at_again() {
+    let scene = Scene::new().await;
+    let asking = |zone: &str| {
+        let mut asking = pod("Always", "app");
+        asking["spec"]["nodeSelector"] = json!({ "zone": zone });
+        asking
+    };
+    let allocatable = json!({ "cpu": "2", "memory": "1Gi", "ephemeral-storage": "1Gi", "pods": "10" });
+    let node = json!({ "metadata": { "name": "n1", "labels": { "zone": "a" } }, "status": { "allocatable": allocatable } });
+    scene.api.put("/api/v1/nodes/n1", node);
+    scene.create("misplaced", asking("b"));
+    let refused = scene.phase("misplaced", "Failed").await;
+    assert_eq!(refused["status"]["reason"], "NodeAffinity");
+    scene.create("early", asking("a"));
+    scene.phase("early", "Running").await;
+    assert_eq!(scene.api.state.borrow().called("GET /api/v1/nodes/n1").len(), 2, "once for each");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_is_gone_before_the_second_look_takes_no_room() {
+    let mut scene = Scene::empty();
+    scene.make_room(1);
+    scene.start().await;
+    scene.api.fault("GET /api/v1/nodes/n1", Fault::Hang);
+    let mut asking = pod("Always", "app");
+    asking["spec"]["nodeSelector"] = json!({ "zone": "a" });
+    let uid = scene.create("asking", asking);
+    let is_asked = |state: &State| (!state.called("GET /api/v1/nodes/n1").is_empty()).then_some(());
+    scene.api_shows("the question", is_asked).await;
+    scene.api.remove("asking");
+    scene.forgotten(&uid).await;
+    scene.api.heal();
+    scene.create("next", pod("Always", "app"));
+    scene.phase("next", "Running").await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
 use std::fs;
 use std::time::Duration;
 
-use coracle_lifecycle::Cause;
+use coracle_lifecycle::{Cause, PodUid};
 use serde_json::{Value, json};
 
 use crate::pods::testing::{Fault, Scene, conditions, container, pod, shown};
@@ -145,6 +145,30 @@ async fn what_is_left_of_pods_that_are_gone_is_removed() {
     assert!(!unknown.exists());
     assert_eq!(fs::read_dir(scene.layout.logs()).unwrap().count(), 0);
     scene.forgotten(&uid).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn logs_go_with_their_pod_though_its_checkpoint_is_lost() {
+    let mut scene = Scene::new().await;
+    let stays = scene.create("stays", pod("Always", "app"));
+    scene.phase("stays", "Running").await;
+    let lost = PodUid::new(scene.create("no-directory", pod("Always", "app")));
+    let damaged = PodUid::new(scene.create("no-checkpoint", pod("Always", "app")));
+    for name in ["no-directory", "no-checkpoint"] {
+        scene.phase(name, "Running").await;
+    }
+    scene.kill().await;
+    for name in ["no-directory", "no-checkpoint"] {
+        scene.api.remove(name);
+    }
+    fs::remove_dir_all(scene.layout.pod(&lost)).unwrap();
+    fs::write(scene.layout.checkpoint(&damaged), "{").unwrap();
+    scene.start().await;
+    scene.is_ready().await;
+    scene.shut_down().await;
+    let logs = fs::read_dir(scene.layout.logs()).unwrap();
+    let logs: Vec<_> = logs.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(logs, [format!("default_stays_{stays}")]);
 }
 
 #[tokio::test(start_paused = true)]
