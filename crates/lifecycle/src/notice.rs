@@ -3,8 +3,8 @@ use std::time::Duration;
 use crate::event::{Action, Event, ProbeTrouble, PullTime};
 use crate::reasons::Waiting;
 use crate::{
-    Admission, ContainerRecord, ContainerState, Eviction, Face, Hook, Observed, ProbeKind, RestartPolicy,
-    Role, Why, Wish,
+    Admission, ContainerRecord, ContainerState, Eviction, Face, Hook, ImageKind, Observed, ProbeKind,
+    RestartPolicy, Role, Why, Wish,
 };
 
 /// One Event to write about a pod, in the kubelet's words.
@@ -86,6 +86,7 @@ pub fn notices(observed: &Observed, event: &Event) -> Vec<Notice> {
         Event::Pulled { container, size, pull } => {
             vec![Notice::pulled(Some(container), &image(container), *size, *pull)]
         }
+        Event::Fetched { container, kind, .. } => prepared(observed, container, &image(container), kind),
         Event::FetchFailed { container, reason, message } => {
             fetch_failed(container, &image(container), *reason, message)
         }
@@ -110,6 +111,14 @@ pub fn notices(observed: &Observed, event: &Event) -> Vec<Notice> {
         Event::Exited { container, .. } => crash_loop(observed, container),
         _ => Vec::new(),
     }
+}
+
+/// What the image holds, told before the container's first run.
+fn prepared(observed: &Observed, name: &str, image: &str, ImageKind(kind): &ImageKind) -> Vec<Notice> {
+    let is_first = observed.container(name).is_some_and(|container| container.attempt == 0);
+    let notice =
+        || Notice::normal(name, "Prepared", format!("Container image {image:?} is ready to run: {kind}"));
+    (is_first && !kind.is_empty()).then(notice).into_iter().collect()
 }
 
 fn judged(observed: &Observed, admission: &Admission) -> Vec<Notice> {

@@ -298,7 +298,7 @@ fn fetched(observed: &Observed, container: String) -> Event {
     let repo_digest = format!("{}@{digest}", reference.split(':').next().unwrap_or_default());
     let content = ImageContent::Program(module);
     let image = Box::new(LocalImage { digest, reference, repo_digest, content, size: 123 });
-    Event::Fetched { container, image, kind: ImageKind("wasip1 module".to_owned()) }
+    Event::Fetched { container, image, kind: ImageKind(String::new()) }
 }
 
 fn waiting(reason: &str) -> Waiting {
