@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Unpacks into DIR a Rust compiler that has the standard libraries of wasm32-wasip1 and wasm32-wasip2, for machines
-# where `rustup target add` is not possible. Leaves DIR/rustc, DIR/wasm-ld and DIR/bin/wasm-component-ld.
+# Unpacks into DIR a compiler for WebAssembly. `rust` is one that has the standard libraries of wasm32-wasip1 and
+# wasm32-wasip2, for machines where `rustup target add` is not possible: DIR/rustc, DIR/wasm-ld and
+# DIR/bin/wasm-component-ld. `c` is clang with wasi-libc: DIR/clang and DIR/wasm-ld.
 #
 # The packages are Debian 13's, checked against Debian's own archive key, from the archive this machine's apt already
 # uses. Needs no root, installs nothing, and changes nothing outside DIR. A DIR that exists is complete: it is written
 # beside and renamed at the end.
 set -euo pipefail
 
-usage='usage: toolchain.sh DIR'
+usage='usage: toolchain.sh rust|c DIR'
 suite=trixie
-packages=(rustc libstd-rust-dev-wasm32 lld)
 component_linker=wasm-component-ld@0.5.31
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
@@ -45,7 +45,7 @@ load_index() {
         archive_has_suite "$archive" && return
     done
     cat "$work/apt.log" >&2
-    fail "none of this machine's apt sources has Debian's $suite; use \`rustup target add wasm32-wasip1 wasm32-wasip2\`"
+    fail "none of this machine's apt sources has Debian's $suite; $instead"
 }
 
 # Names the packages and what they load at run time; leaves out what only a native build would need.
@@ -60,7 +60,7 @@ unpack() {
     mkdir -p "$work/debs" "$work/root"
     mapfile -t wanted < <(closure)
     [ "${#wanted[@]}" -gt 0 ] || fail "the archive does not have ${packages[*]}"
-    say "fetching ${#wanted[@]} packages, about 200 MB"
+    say "fetching ${#wanted[@]} packages, about $size"
     (cd "$work/debs" && isolated apt-get -qq download "${wanted[@]}")
     say 'unpacking'
     for package in "$work"/debs/*.deb; do
@@ -79,14 +79,23 @@ write_wrappers() {
 root=\$(dirname "\$(readlink -f "\$0")")/root
 exec "\$root/$loader" --library-path "\$root/$libraries:\$root/usr/lib/llvm-19/lib" --argv0 "\$root/usr/bin/rustc" "\$root/usr/bin/rustc" --sysroot "\$root/usr" "\$@"
 WRAPPER
+    cat >"$work/clang" <<WRAPPER
+#!/bin/sh
+self=\$(readlink -f "\$0")
+root=\$(dirname "\$self")/root
+# It starts itself again for each part of its work, by the name it was called by.
+[ "\$1" = -cc1 ] || set -- -no-canonical-prefixes --target=wasm32-wasi --sysroot="\$root/usr" -resource-dir "\$root/usr/lib/llvm-19/lib/clang/19" -fuse-ld="\$root/../wasm-ld" "\$@"
+exec "\$root/$loader" --library-path "\$root/$libraries:\$root/usr/lib/llvm-19/lib" --argv0 "\$self" "\$root/usr/lib/llvm-19/bin/clang" "\$@"
+WRAPPER
     cat >"$work/wasm-ld" <<WRAPPER
 #!/bin/sh
 [ "\$1" = -flavor ] && shift 2
 root=\$(dirname "\$(readlink -f "\$0")")/root
 exec "\$root/$loader" --library-path "\$root/$libraries:\$root/usr/lib/llvm-19/lib" "\$root/usr/lib/llvm-19/bin/lld" -flavor wasm "\$@"
 WRAPPER
-    chmod +x "$work/rustc" "$work/wasm-ld"
-    "$work/rustc" --version
+    chmod +x "$work"/{clang,rustc,wasm-ld}
+    [ "$language" = rust ] && rm "$work/clang" || rm "$work/rustc"
+    "$work/$compiler" --version
 }
 
 # The linker of wasm32-wasip2, which Debian does not have.
@@ -97,14 +106,26 @@ install_component_linker() {
     rm -rf "$work/build"
 }
 
-[ $# -eq 1 ] || fail "$usage"
-dir=$1
+[ $# -eq 2 ] || fail "$usage"
+language=$1
+dir=$2
+case $language in
+rust)
+    compiler=rustc size='200 MB' packages=(rustc libstd-rust-dev-wasm32 lld)
+    instead='use `rustup target add wasm32-wasip1 wasm32-wasip2`'
+    ;;
+c)
+    compiler=clang size='150 MB' packages=(clang-19 lld-19 wasi-libc libclang-rt-19-dev-wasm32)
+    instead='use the wasi-sdk'
+    ;;
+*) fail "$usage" ;;
+esac
 if [ -e "$dir" ]; then
     say "$dir is complete"
     exit
 fi
 for program in apt-get apt-cache dpkg cargo; do
-    command -v "$program" >/dev/null || fail "$program is not here; use \`rustup target add wasm32-wasip1 wasm32-wasip2\`"
+    command -v "$program" >/dev/null || fail "$program is not here; $instead"
 done
 [ -e "$keyring" ] || fail "$keyring is not here; install it: apt-get install debian-archive-keyring"
 
@@ -116,7 +137,7 @@ say "reading the package index of Debian $suite"
 load_index
 unpack
 write_wrappers
-install_component_linker
+[ "$language" = c ] || install_component_linker
 chmod 755 "$work"
 mv -T "$work" "$dir" || [ -e "$dir" ] # someone else was quicker
 say 'ready'

@@ -46,7 +46,7 @@ pub(crate) fn build(root: &Path) -> anyhow::Result<Guests> {
     Ok(Guests { dir })
 }
 
-/// Builds those too whose toolchains are downloaded from `PyPI` and npm, some 500 MB the first time.
+/// Builds those too whose toolchains are downloaded from `PyPI`, npm and Debian, some 650 MB the first time.
 pub(crate) fn build_all(root: &Path) -> anyhow::Result<Guests> {
     let guests = build(root)?;
     scripts::build(root, &target_dir(), &guests.dir)?;

@@ -183,6 +183,7 @@ fn active_toolchain_has(triple: &str) -> bool {
 
 fn unpack(root: &Path, folder: &Path) -> anyhow::Result<()> {
     let status = Command::new(root.join("crates/guests/toolchain.sh"))
+        .arg("rust")
         .arg(folder)
         .stdin(Stdio::null())
         .status()

@@ -1,31 +1,33 @@
-//! Demos in languages whose toolchains come from `PyPI` and npm.
+//! Demos in languages whose toolchains come from `PyPI`, npm and Debian.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
+use coracle_testing::workspace;
 
 use super::{demos_with, install, module_name};
 use crate::cargo;
 use crate::progress::step;
 
-/// A language whose programs are components made from one script.
+/// A language whose programs are made from one file.
 struct Language {
     /// The file that a demo in it has, and that says what to download.
     marker: &'static str,
     script: &'static str,
     /// Downloads what the marker names into a folder that is new.
     fetch: fn(marker: &Path, folder: &Path) -> anyhow::Result<()>,
-    /// The command that makes the component, in the script's folder.
-    component: fn(tools: &Path, script: &Path, wit: &Path, output: &Path) -> Command,
+    /// The command that makes the program, in the script's folder.
+    program: fn(tools: &Path, script: &Path, wit: &Path, output: &Path) -> Command,
 }
 
-const LANGUAGES: [Language; 2] = [
-    Language { marker: "requirements.txt", script: "app.py", fetch: fetch_python, component: python },
-    Language { marker: "package.json", script: "app.js", fetch: fetch_javascript, component: javascript },
+const LANGUAGES: [Language; 3] = [
+    Language { marker: "requirements.txt", script: "app.py", fetch: fetch_python, program: python },
+    Language { marker: "package.json", script: "app.js", fetch: fetch_javascript, program: javascript },
+    Language { marker: "compile_flags.txt", script: "main.c", fetch: fetch_c, program: c },
 ];
 
 /// Builds those that changed since the last time; the toolchains lie in `target`.
@@ -49,7 +51,7 @@ impl Language {
         }
         let tools = self.tools(&marker, target)?;
         let built = dir.join("build").join(component.file_name().context("a component has a name")?);
-        cargo::run(&mut (self.component)(&tools, &script, wit, &built))
+        cargo::run(&mut (self.program)(&tools, &script, wit, &built))
             .with_context(|| format!("building {}", program.display()))?;
         install(&fs::read(&built)?, &component)
     }
@@ -110,6 +112,19 @@ fn fetch_javascript(marker: &Path, folder: &Path) -> anyhow::Result<()> {
 fn javascript(tools: &Path, script: &Path, wit: &Path, output: &Path) -> Command {
     let mut command = Command::new("node");
     command.arg(tools.join("build.mjs")).arg(script).arg(wit).arg(output);
+    command
+}
+
+fn fetch_c(_: &Path, folder: &Path) -> anyhow::Result<()> {
+    let script = workspace().join("crates/guests/toolchain.sh");
+    cargo::run(Command::new("bash").arg(script).arg("c").arg(folder.join("c")))
+}
+
+fn c(tools: &Path, script: &Path, _: &Path, output: &Path) -> Command {
+    let mut flags = OsString::from("@");
+    flags.push(script.with_file_name("compile_flags.txt"));
+    let mut command = Command::new(tools.join("c/clang"));
+    command.arg(flags).arg("-o").arg(output).arg(script);
     command
 }
 

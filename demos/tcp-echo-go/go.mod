@@ -1,0 +1,3 @@
+module coracle.dev/demos/tcp-echo-go
+
+go 1.21
