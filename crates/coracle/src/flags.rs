@@ -42,6 +42,11 @@ pub(crate) struct NodeFlags {
     #[arg(long, env = "CORACLE_NODE_IP", value_name = "IP[,IP]")]
     pub(crate) node_ip: Option<String>,
 
+    /// Where pods live: `auto` for addresses of their own, from the node's range, where this machine allows it, else the
+    /// node's; `node` for the node's address in any case [default: auto]
+    #[arg(long, env = "CORACLE_POD_NETWORK", value_name = "auto|node")]
+    pub(crate) pod_network: Option<String>,
+
     /// The port of the node's HTTPS API [default: 10250]
     #[arg(long, env = "CORACLE_PORT", allow_negative_numbers = true, value_name = "PORT")]
     pub(crate) port: Option<String>,

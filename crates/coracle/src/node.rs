@@ -96,7 +96,8 @@ fn authorities(settings: &Settings, cluster: &Cluster) -> anyhow::Result<ClientA
 
 fn open_provider(settings: &Settings) -> anyhow::Result<Arc<dyn Provider>> {
     let program = std::env::current_exe().context("this program's own file cannot be found")?;
-    let runtime = coracle_wasi_provider::Settings::new(settings.root_dir.join("compiled"), program);
+    let mut runtime = coracle_wasi_provider::Settings::new(settings.root_dir.join("compiled"), program);
+    runtime.network = settings.own_addresses.then(|| settings.root_dir.clone());
     Ok(Arc::new(WasiProvider::new(runtime)?))
 }
 

@@ -19,6 +19,8 @@ pub(crate) struct Settings {
     pub(crate) name: String,
     /// Empty: to be found out.
     pub(crate) addresses: Vec<IpAddr>,
+    /// Whether pods are to have addresses of their own.
+    pub(crate) own_addresses: bool,
     pub(crate) port: u16,
     pub(crate) root_dir: PathBuf,
     pub(crate) labels: BTreeMap<String, String>,
@@ -74,6 +76,7 @@ impl Settings {
             kubeconfig: kubeconfig.into(),
             name: name(flags.hostname_override, &surroundings.hostname)?,
             addresses: addresses(&flags.node_ip.unwrap_or_default())?,
+            own_addresses: own_addresses(flags.pod_network.as_deref())?,
             port: port(flags.port)?,
             root_dir: root_dir(flags.root_dir)?,
             labels: parse_labels(&flags.node_labels.unwrap_or_default())
@@ -156,6 +159,14 @@ fn cluster_domain(given: Option<String>) -> Result<String, UsageError> {
     let domain = given.filter(|domain| !domain.is_empty()).unwrap_or_else(|| CLUSTER_DOMAIN.to_owned());
     let why = format_args!("{domain:?} is not a domain").to_string();
     is_subdomain(&domain).then_some(domain).ok_or_else(|| wrong("--cluster-domain", why))
+}
+
+fn own_addresses(text: Option<&str>) -> Result<bool, UsageError> {
+    match text {
+        None | Some("" | "auto") => Ok(true),
+        Some("node") => Ok(false),
+        Some(other) => Err(wrong("--pod-network", format_args!("{other:?} is neither auto nor node"))),
+    }
 }
 
 fn port(text: Option<String>) -> Result<u16, UsageError> {

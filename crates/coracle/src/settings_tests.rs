@@ -24,6 +24,7 @@ fn usual() -> Settings {
         kubeconfig: "/etc/k".into(),
         name: "host.example".to_owned(),
         addresses: Vec::new(),
+        own_addresses: true,
         port: 10250,
         root_dir: "/var/lib/coracle".into(),
         labels: BTreeMap::new(),
@@ -57,6 +58,8 @@ fn flags_become_settings() {
     check(&["--hostname-override", "n1"], Settings { name: "n1".into(), ..usual() });
     let both = vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
     check(&["--node-ip", "192.0.2.1,2001:db8::1"], Settings { addresses: both, ..usual() });
+    check(&["--pod-network", "auto"], usual());
+    check(&["--pod-network", "node"], Settings { own_addresses: false, ..usual() });
     check(&["--port", "1"], Settings { port: 1, ..usual() });
     check(&["--root-dir", "/x"], Settings { root_dir: "/x".into(), ..usual() });
     check(&["--node-labels", "a=b"], Settings { labels: [("a".into(), "b".into())].into(), ..usual() });
@@ -93,6 +96,7 @@ fn the_time_that_pods_have_when_the_machine_goes_down() {
 
 #[test]
 fn a_bad_value_is_named_with_its_flag() {
+    refused(&["--pod-network", "host"], "--pod-network: \"host\" is neither auto nor node");
     refused(&["--port", "0"], r#"--port: "0" is not a port between 1 and 65535"#);
     refused(&["--port", "70000"], r#"--port: "70000" is not a port between 1 and 65535"#);
     refused(&["--node-ip", "here"], r#"--node-ip: "here" is not an IP address"#);

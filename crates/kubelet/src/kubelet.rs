@@ -121,6 +121,7 @@ impl Kubelet {
         let agent = NodeAgent::new(Arc::new(self.settings), self.client, self.images, recorder);
         let agent_ends = CancellationToken::new();
         let mut agents = JoinSet::new();
+        let readiness = (readiness, dispatcher.network());
         agents.spawn(agent.run(readiness, node, agent_ends.clone()));
         let mut watches = JoinSet::new();
         watches.spawn(services_known);

@@ -20,6 +20,7 @@ pub fn apply(observed: &mut Observed, event: Event, now: Timestamp) {
         Event::Wished(pod) => wish(observed, pod),
         Event::Removed => observed.removed = true,
         Event::ShutDown => observed.shutdown = true,
+        Event::Addressed(addresses) => observed.addresses = addresses,
         Event::Judged(admission) => judge(observed, admission, now),
         Event::Evicted(eviction) => evict(observed, eviction),
         Event::Began(action) => begin(observed, action, now),

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -30,6 +31,9 @@ pub struct Checkpoint {
     /// Why the node ends it for good.
     #[serde(default)]
     pub eviction: Option<Eviction>,
+    /// The addresses that are its own.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
     /// Its containers by name.
     pub containers: BTreeMap<String, ContainerCheckpoint>,
 }
@@ -71,6 +75,7 @@ pub fn checkpoint(observed: &Observed) -> Checkpoint {
         admission: observed.admission.clone(),
         promised: Resources::requested(&observed.pod),
         started_at: observed.started_at,
+        addresses: observed.addresses.clone(),
         eviction: observed.eviction.clone(),
         containers: observed
             .containers
@@ -120,6 +125,7 @@ pub fn recover(
         Some(checkpoint) => {
             observed.admission = checkpoint.admission.clone();
             observed.started_at = checkpoint.started_at;
+            observed.addresses.clone_from(&checkpoint.addresses);
             observed.eviction.clone_from(&checkpoint.eviction);
         }
         None if reported.is_some() => {

@@ -1,3 +1,4 @@
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,6 +103,8 @@ pub enum Event {
     Removed,
     /// The agent is about to end.
     ShutDown,
+    /// The pod has addresses of its own, the primary one first. It comes before the verdict.
+    Addressed(Vec<IpAddr>),
     /// The node has judged the pod.
     Judged(Admission),
     /// The node ends the pod for good.

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 use crate::preemption::{Shortage, victims};
 use crate::resident::{Resident, is_static};
 use crate::resources::{Resources, is_extended};
-use crate::{Admission, PodUid, affinity, apparmor, qos, quantity, sysctls};
+use crate::{AddressPool, Admission, PodUid, affinity, apparmor, qos, quantity, sysctls};
 
 /// What the node knows when it judges pods: one value per node.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +20,8 @@ pub struct NodeView {
     pub allocatable: Resources,
     /// How many pods it can hold.
     pub capacity: u64,
+    /// The addresses it gives them.
+    pub addresses: AddressPool,
     /// Of which resources it is short: the types of its conditions, such as `MemoryPressure`.
     pub pressures: Vec<String>,
     /// The machine is about to go down: pods that come now fail. Not for the end of the agent alone: what comes then
@@ -58,7 +60,8 @@ impl NodeView {
         let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
         self.allocatable = Resources::of(allocatable);
         let pods = allocatable.and_then(|amounts| amounts.get("pods"));
-        self.capacity = pods.and_then(|pods| quantity::whole(pods).ok()).unwrap_or(0);
+        let pods = pods.and_then(|pods| quantity::whole(pods).ok()).unwrap_or(0);
+        self.capacity = pods.min(self.addresses.capacity().unwrap_or(u64::MAX));
         let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
         let pressing = conditions.filter(|it| it.status == "True" && it.type_.ends_with("Pressure"));
         self.pressures = pressing.map(|condition| condition.type_.clone()).collect();
@@ -186,10 +189,17 @@ fn wrong_place(view: &NodeView, pod: &Pod) -> Option<Refusal> {
     })
 }
 
+/// Where pods have the node's address, two cannot listen on one port either.
 fn taken_ports(view: &NodeView, pod: &Pod) -> Option<Refusal> {
-    let wanted = Resident::of(pod).ports;
-    let mut taken = view.residents.values().flat_map(|resident| &resident.ports);
-    taken.any(|port| wanted.iter().any(|wanted| wanted.conflicts(port))).then(|| {
+    let is_shared = view.addresses.capacity().is_none();
+    let wanted = Resident::of(pod);
+    let all = |resident: &Resident| {
+        let listens = resident.listens.iter().filter(|_| is_shared);
+        resident.ports.iter().chain(listens).cloned().collect::<Vec<_>>()
+    };
+    let wanted = all(&wanted);
+    let mut taken = view.residents.values().flat_map(all);
+    taken.any(|port| wanted.iter().any(|wanted| wanted.conflicts(&port))).then(|| {
         let message =
             "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
         refusal("NodePorts", message)

@@ -137,7 +137,7 @@ fn a_port_of_the_node_belongs_to_one_pod() {
         port[key] = value;
         wants(port)
     };
-    let mut everywhere = view();
+    let mut everywhere = with_addresses();
     settle(&mut everywhere, "other", &wants(json!({"containerPort": 1, "hostPort": 8080})));
     for same in [
         with("hostIP", json!("")),
@@ -152,7 +152,7 @@ fn a_port_of_the_node_belongs_to_one_pod() {
     for other in [other_port, none, with("protocol", json!("UDP"))] {
         check_taken(&everywhere, &other);
     }
-    let mut one_address = view();
+    let mut one_address = with_addresses();
     settle(&mut one_address, "other", &with("hostIP", json!("192.0.2.7")));
     check_taken(&one_address, &with("hostIP", json!("192.0.2.8")));
     check(&one_address, &with("hostIP", json!("")), "NodePorts", message);
@@ -161,6 +161,28 @@ fn a_port_of_the_node_belongs_to_one_pod() {
     check(&everywhere, &pod("initContainers", sidecar), "NodePorts", message);
     let init = json!([{"name": "s", "ports": [{"containerPort": 1, "hostPort": 8080}]}]);
     check_taken(&everywhere, &pod("initContainers", init));
+}
+
+/// A node whose pods have addresses of their own.
+fn with_addresses() -> NodeView {
+    let mut view = view();
+    view.addresses.learn(&["10.0.0.0/24".parse().unwrap()]);
+    view
+}
+
+#[test]
+fn where_pods_have_the_nodes_address_their_ports_are_the_nodes() {
+    let message = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
+    let wants = |port: Value| pod("containers", json!([{"name": "app", "ports": [port]}]));
+    let listens = |port: u16| wants(json!({"containerPort": port}));
+    let (mut shared, mut own) = (view(), with_addresses());
+    settle(&mut shared, "other", &listens(8080));
+    settle(&mut own, "other", &listens(8080));
+    check(&shared, &listens(8080), "NodePorts", message);
+    check(&shared, &wants(json!({"containerPort": 1, "hostPort": 8080})), "NodePorts", message);
+    check_taken(&shared, &listens(8081));
+    check_taken(&shared, &wants(json!({"containerPort": 8080, "protocol": "UDP"})));
+    check_taken(&own, &listens(8080));
 }
 
 #[test]

@@ -72,8 +72,8 @@ pub use observed::{Admission, Deletion, Freshness, Host, Observed, Volumes};
 pub use plan::plan;
 pub use probe::{ProbeKind, Schedule, Tally};
 pub use provider::{
-    BoxFuture, Cause, Container, Exit, ImageKind, Known, PrepareError, Provider, RuntimeInfo, StartError,
-    Unsupported, Usage,
+    BoxFuture, Cause, Container, Exit, ImageKind, Known, NoNetwork, NodeNetwork, PrepareError, Provider,
+    RuntimeInfo, StartError, Unsupported, Usage,
 };
 pub use reach::{Destination, LOOPBACK_PREFIX, PodReach, Reach};
 pub use record::{ContainerRecord, ContainerState, Course, Ending, Hook, ImageState, RanImage, Why};

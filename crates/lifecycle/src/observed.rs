@@ -32,6 +32,8 @@ pub struct Observed {
     pub eviction: Option<Eviction>,
     /// The node it runs on.
     pub host: Arc<Host>,
+    /// The addresses that are the pod's own, the primary one first; empty while it has the node's.
+    pub addresses: Vec<IpAddr>,
     /// The pod's volumes.
     pub volumes: Volumes,
     /// Why the latest try to make the volumes failed.
@@ -127,6 +129,7 @@ impl Observed {
             started_at: None,
             eviction: None,
             host,
+            addresses: Vec::new(),
             volumes: Volumes::Unmounted,
             mount_failure: None,
             freshness: Freshness::Fresh,
@@ -275,6 +278,12 @@ impl Observed {
         }
         let given = self.eviction.as_ref().and_then(|eviction| eviction.grace);
         given.map_or(self.pod.grace(), |given| given.min(self.pod.grace()).max(SHORTEST_GRACE))
+    }
+
+    /// The addresses by which others reach the pod, its own or the node's, the primary one first.
+    #[must_use]
+    pub fn reached_at(&self) -> &[IpAddr] {
+        if self.addresses.is_empty() { &self.host.addresses } else { &self.addresses }
     }
 
     /// Why the pod cannot be run by this version of the node, though it was admitted.

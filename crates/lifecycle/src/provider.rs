@@ -1,6 +1,8 @@
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
@@ -22,6 +24,17 @@ pub trait Provider: Send + Sync + 'static {
     /// # Errors
     /// [`Unsupported`] names the field that asks for what cannot be given.
     fn accepts(&self, pod: &Pod) -> Result<(), Unsupported>;
+
+    /// Makes the runtime ready to give pods addresses of their own, of the ranges of `network`, at which everybody on this
+    /// machine reaches them. Asked before any pod is started, with no ranges as long as none are known, and again when
+    /// they are others.
+    ///
+    /// # Errors
+    /// Why it cannot: pods have the node's address then. That is the answer of a runtime that does not say otherwise.
+    fn open_network<'a>(&'a self, network: &'a NodeNetwork) -> BoxFuture<'a, Result<(), NoNetwork>> {
+        let _ = network;
+        Box::pin(async { Err(NoNetwork("the runtime gives pods no addresses of their own".to_owned())) })
+    }
 
     /// Makes an image ready to start, and says what it is. Kept by the digest of the image's module until
     /// [`Provider::forget`]; asking again is cheap. Which program of an image with files is to run, its container
@@ -83,6 +96,20 @@ pub struct RuntimeInfo {
     /// mappings.
     pub max_containers: u32,
 }
+
+/// The network of a node's pods.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeNetwork {
+    /// The ranges that the pods' addresses are of: `spec.podCIDRs`, one of each family at most.
+    pub ranges: Vec<IpNet>,
+    /// The node's own addresses, the primary one first.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Why pods have no addresses of their own.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct NoNetwork(pub String);
 
 /// A field of a pod that the runtime cannot honour.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

@@ -1,4 +1,4 @@
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{ContainerPort, Pod};
 
 use crate::resources::{Resources, is_sidecar};
 use crate::{Wish, qos};
@@ -13,6 +13,8 @@ pub struct Resident {
     pub promised: Resources,
     /// The ports of the node that lead to it.
     pub(crate) ports: Vec<HostPort>,
+    /// The ports it says that it listens on, at an address that may be the node's.
+    pub(crate) listens: Vec<HostPort>,
     /// Its quality of service class.
     pub(crate) class: String,
     /// Its priority, when it has one.
@@ -27,7 +29,8 @@ impl Resident {
     pub fn of(pod: &Pod) -> Self {
         Self {
             promised: Resources::requested(pod),
-            ports: host_ports(pod),
+            ports: ports(pod, host_port),
+            listens: ports(pod, |declared| Some(container_port(declared))),
             class: qos::class(pod),
             priority: pod.spec.as_ref().and_then(|spec| spec.priority),
             is_critical: is_critical(pod),
@@ -77,18 +80,23 @@ impl HostPort {
     }
 }
 
-/// The ports of the node that a pod has as long as it runs.
-fn host_ports(pod: &Pod) -> Vec<HostPort> {
+/// The ports that a pod has as long as it runs.
+fn ports(pod: &Pod, port: impl Fn(&ContainerPort) -> Option<HostPort>) -> Vec<HostPort> {
     let inits = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
-    inits.filter(|init| is_sidecar(init)).chain(pod.containers()).flat_map(ports).collect()
+    let lasting = inits.filter(|init| is_sidecar(init)).chain(pod.containers());
+    lasting.flat_map(|container| container.ports.iter().flatten()).filter_map(port).collect()
 }
 
-fn ports(container: &Container) -> impl Iterator<Item = HostPort> {
-    container.ports.iter().flatten().filter_map(|declared| {
-        Some(HostPort {
-            address: declared.host_ip.clone().filter(|address| !matches!(address.as_str(), "" | "0.0.0.0")),
-            protocol: declared.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
-            port: declared.host_port.filter(|port| *port > 0)?,
-        })
-    })
+fn host_port(declared: &ContainerPort) -> Option<HostPort> {
+    let address = declared.host_ip.clone().filter(|address| !matches!(address.as_str(), "" | "0.0.0.0"));
+    let port = declared.host_port.filter(|port| *port > 0)?;
+    Some(HostPort { address, protocol: protocol(declared), port })
+}
+
+fn container_port(declared: &ContainerPort) -> HostPort {
+    HostPort { address: None, protocol: protocol(declared), port: declared.container_port }
+}
+
+fn protocol(declared: &ContainerPort) -> String {
+    declared.protocol.clone().unwrap_or_else(|| "TCP".to_owned())
 }

@@ -9,8 +9,8 @@ pub(crate) fn unsupported(pod: &Pod) -> Option<String> {
     let init = spec.init_containers.as_deref().unwrap_or_default();
     unsupported_in_spec(spec)
         .map(str::to_owned)
-        .or_else(|| unsupported_in_list("initContainers", spec, init))
-        .or_else(|| unsupported_in_list("containers", spec, &spec.containers))
+        .or_else(|| unsupported_in_list("initContainers", init))
+        .or_else(|| unsupported_in_list("containers", &spec.containers))
         .map(|field| message(&field))
 }
 
@@ -24,11 +24,9 @@ fn message(field: &str) -> String {
     format!("spec.{field}: not supported by this node yet")
 }
 
-fn unsupported_in_list(list: &str, spec: &PodSpec, containers: &[Container]) -> Option<String> {
+fn unsupported_in_list(list: &str, containers: &[Container]) -> Option<String> {
     containers.iter().enumerate().find_map(|(index, container)| {
-        unsupported_in_container(container)
-            .or_else(|| unsupported_port(spec, container))
-            .map(|field| format!("{list}[{index}].{field}"))
+        unsupported_in_container(container).map(|field| format!("{list}[{index}].{field}"))
     })
 }
 
@@ -47,13 +45,6 @@ fn unsupported_in_container(container: &Container) -> Option<String> {
     ])
     .map(str::to_owned)
     .or_else(|| unsupported_mount(container))
-}
-
-/// In the node's own network the API server sets host ports by itself.
-fn unsupported_port(spec: &PodSpec, container: &Container) -> Option<String> {
-    let mut ports = container.ports.iter().flatten();
-    let position = ports.position(|port| port.host_port.is_some_and(|port| port != 0))?;
-    (spec.host_network != Some(true)).then(|| format!("ports[{position}].hostPort"))
 }
 
 fn first(fields: &[(bool, &'static str)]) -> Option<&'static str> {
@@ -111,7 +102,6 @@ mod tests {
         };
         check(json!({"volumeDevices": [{"name": "v", "devicePath": "/dev/v"}]}), "volumeDevices");
         check(json!({"resources": {"claims": [{"name": "gpu"}]}}), "resources.claims");
-        check(json!({"ports": [{"containerPort": 80, "hostPort": 80}]}), "ports[0].hostPort");
         let mount =
             |key: &str, value: &str| json!({"volumeMounts": [{"name": "v", "mountPath": "/v", key: value}]});
         check(mount("mountPropagation", "Bidirectional"), "volumeMounts[0].mountPropagation");

@@ -29,6 +29,8 @@ pub trait Wish {
     fn restart_policy(&self) -> RestartPolicy;
     /// The grace its containers get when they are stopped: the pod's own, or the shorter one of its deletion.
     fn grace(&self) -> Duration;
+    /// Whether it lives in the node's own network.
+    fn uses_host_network(&self) -> bool;
     /// Whether its deletion has been asked for.
     fn is_deleted(&self) -> bool;
     /// Its app containers in order.
@@ -61,6 +63,10 @@ impl Wish for Pod {
         let own = self.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
         let seconds = self.metadata.deletion_grace_period_seconds.or(own).unwrap_or(DEFAULT_GRACE);
         Duration::from_secs(u64::try_from(seconds).unwrap_or(0).max(1))
+    }
+
+    fn uses_host_network(&self) -> bool {
+        self.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false)
     }
 
     fn is_deleted(&self) -> bool {

@@ -20,6 +20,7 @@ use crate::beside::Beside;
 use crate::clock::now;
 use crate::end::{self, Verdict};
 use crate::log::Log;
+use crate::network::Entrance;
 use crate::ticker::{Hurry, Ticker};
 use crate::turns::Turns;
 use crate::usage::{CpuTime, Timed};
@@ -45,21 +46,44 @@ pub(crate) struct Run {
 
 /// How a guest can be asked to end.
 pub(crate) enum Ear {
-    /// It cannot hear it.
-    Deaf,
+    /// It cannot hear it itself: its entrance is closed, and it ends when nobody is inside any more.
+    Entrance(Arc<Entrance>),
     /// It serves connections: cancelling this asks it to finish what it has begun, and to take no more.
     Server(CancellationToken),
 }
 
 impl Ear {
-    /// Asks the guest to end; tells whether it can hear.
+    /// Asks the guest to end; tells whether there may be something that it has to finish.
     fn ask(&self) -> bool {
         match self {
-            Self::Deaf => false,
+            Self::Entrance(entrance) => entrance.close(),
             Self::Server(drain) => {
                 drain.cancel();
                 true
             }
+        }
+    }
+
+    /// The guest has ended.
+    fn abandon(&self) {
+        if let Self::Entrance(entrance) = self {
+            entrance.abandon();
+        }
+    }
+
+    /// When nobody is let in any more.
+    fn closing(&self) -> CancellationToken {
+        match self {
+            Self::Entrance(entrance) => entrance.closing(),
+            Self::Server(drain) => drain.clone(),
+        }
+    }
+
+    /// Waits until a guest that was asked to end has nothing left to do but cannot know it.
+    async fn is_idle(&self) {
+        match self {
+            Self::Entrance(entrance) => entrance.deserted().await,
+            Self::Server(_) => std::future::pending().await,
         }
     }
 }
@@ -98,6 +122,11 @@ impl Run {
         &self.spec
     }
 
+    /// Cancelled when nobody is let in any more.
+    pub(crate) fn closing(&self) -> CancellationToken {
+        self.ear.closing()
+    }
+
     pub(crate) fn known(self: &Arc<Self>) -> Known {
         Known {
             spec: self.spec.clone(),
@@ -125,6 +154,7 @@ impl Run {
                 biased;
                 _ = run.turn(Box::pin(finished)) => {}
                 () = run.stop_asked.notified() => {}
+                () = run.ear.is_idle() => run.kill(Cause::Stopped),
                 () = run.grace_over() => run.kill(Cause::Killed),
             }
             // An instance that is having its turn ends with that.
@@ -142,6 +172,13 @@ impl Run {
         self.exit.borrow().is_some()
     }
 
+    /// Waits for its end.
+    pub(crate) async fn ended(&self) {
+        let mut exit = self.exit.subscribe();
+        // `self` holds the sender, so this ends with a change only.
+        let _ = exit.wait_for(Option::is_some).await;
+    }
+
     /// Makes the end of a guest that stands still known, once.
     fn end(&self, cause_and_message: impl FnOnce(Option<&Stopping>) -> (Cause, Option<String>)) {
         let mut stopping = self.stopping.lock();
@@ -151,6 +188,7 @@ impl Run {
         if let Some(log) = self.log.lock().take() {
             log.finish();
         }
+        self.ear.abandon();
         let (cause, message) = cause_and_message(stopping.take().as_ref());
         let exit = Exit { cause, message, started_at: self.started_at, finished_at: now() };
         self.exit.send_replace(Some(exit));
@@ -248,7 +286,7 @@ impl Container for Run {
         })
     }
 
-    /// A guest that can hear it is asked and has its grace; any other is not waited for.
+    /// A guest with something to finish has its grace for that; any other is not waited for.
     fn stop(&self, grace: Duration) {
         if !grace.is_zero() && self.ear.ask() {
             let at = Instant::now().checked_add(grace);

@@ -4,7 +4,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use coracle_lifecycle::{ContainerSpec, Mount, Protocol, StartError};
+use coracle_lifecycle::{ContainerSpec, Mount, Port, Protocol, StartError};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::filesystem::WasiFilesystemCtx;
@@ -15,10 +15,11 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use crate::inspect::Kind;
 use crate::lines::Channel;
 use crate::log::Log;
-use crate::network::GuestNetwork;
+use crate::network::{Entrance, GuestNetwork, Listener};
 use crate::outgoing::Outgoing;
 use crate::output::Output;
 use crate::room::Room;
+use crate::sockets::Sockets;
 use crate::usage::Limiter;
 
 /// The state of a store: a guest's world, and the limiter that holds it to its memory.
@@ -28,7 +29,19 @@ pub(crate) struct Guest<W> {
 }
 
 /// The world of a wasip1 module.
-pub(crate) type ModuleGuest = Guest<WasiP1Ctx>;
+pub(crate) type ModuleGuest = Guest<ModuleWorld>;
+
+pub(crate) struct ModuleWorld {
+    pub(crate) wasi: WasiP1Ctx,
+    pub(crate) sockets: Sockets,
+}
+
+impl ModuleWorld {
+    pub(crate) fn new(mut world: World, are_sockets_nonblocking: bool) -> Self {
+        let sockets = Sockets::new(&world.listeners, are_sockets_nonblocking);
+        Self { wasi: world.context.build_p1(), sockets }
+    }
+}
 
 /// The world of a component.
 pub(crate) type ComponentGuest = Guest<ComponentWorld>;
@@ -64,6 +77,8 @@ pub(crate) struct World {
     pub(crate) context: WasiCtxBuilder,
     pub(crate) network: Arc<GuestNetwork>,
     pub(crate) outgoing: Outgoing,
+    /// The listening sockets that a module finds open.
+    pub(crate) listeners: Vec<Arc<Listener>>,
 }
 
 impl WasiView for ComponentGuest {
@@ -88,12 +103,33 @@ pub(crate) fn world(
     kind: Kind,
     log: &Log,
     room: &Arc<Room>,
+    entrance: &Arc<Entrance>,
 ) -> Result<World, StartError> {
-    let network = GuestNetwork::new(spec);
+    let network = GuestNetwork::new(spec, Arc::clone(entrance));
     let outgoing = outgoing(spec, &network, room)?;
     let mut world = surroundings(spec, kind, log, network, outgoing);
+    if !entrance.listeners().is_empty() {
+        hand_over(&mut world, spec, entrance)?;
+    }
     open_all(&mut world.context, spec)?;
     Ok(world)
+}
+
+/// Hands listening sockets over as systemd does it, before all that is opened.
+fn hand_over(world: &mut World, spec: &ContainerSpec, entrance: &Entrance) -> Result<(), StartError> {
+    let ports = listening_ports(spec);
+    let names: Vec<_> = ports.iter().map(|port| port.name.as_deref().unwrap_or("unknown")).collect();
+    let told = [("LISTEN_FDS", ports.len().to_string()), ("LISTEN_FDNAMES", names.join(":"))];
+    let own = spec.environment();
+    for (name, value) in told.iter().filter(|(name, _)| !own.iter().any(|(known, _)| known == name)) {
+        world.context.env(name, value);
+    }
+    world.listeners = entrance.listeners().to_vec();
+    for _ in entrance.listeners() {
+        // Keeps the socket's descriptor from being given to a file.
+        open(&mut world.context, &spec.root, "/", true)?;
+    }
+    Ok(())
 }
 
 /// What a command beside the container's program sees: the same, but for its arguments, and as yet without streams.
@@ -106,7 +142,7 @@ pub(crate) fn world_beside(
     command: &[String],
     room: &Arc<Room>,
 ) -> Result<World, StartError> {
-    let network = GuestNetwork::new(spec);
+    let network = GuestNetwork::new(spec, Arc::default());
     let outgoing = outgoing(spec, &network, room)?;
     let mut world = with_arguments(spec, kind, command, network, outgoing);
     open_all(&mut world.context, spec)?;
@@ -144,7 +180,7 @@ fn with_arguments(
     let mut context = WasiCtxBuilder::new();
     context.args(arguments).envs(&environment(spec, kind)).initial_cwd(spec.directory());
     network.open(&mut context);
-    World { context, network, outgoing }
+    World { context, network, outgoing, listeners: Vec::new() }
 }
 
 fn open_all(world: &mut WasiCtxBuilder, spec: &ContainerSpec) -> Result<(), StartError> {
@@ -186,6 +222,17 @@ fn environment(spec: &ContainerSpec, kind: Kind) -> Vec<(String, String)> {
         environment.push((name.to_owned(), value));
     }
     environment
+}
+
+/// The ports on which a module finds sockets that listen: the TCP ports that its container declares, in their order.
+pub(crate) fn listening_ports(spec: &ContainerSpec) -> Vec<&Port> {
+    let mut ports: Vec<&Port> = Vec::new();
+    for port in spec.ports.iter().filter(|port| port.protocol == Protocol::Tcp) {
+        if !ports.iter().any(|known| known.number == port.number) {
+            ports.push(port);
+        }
+    }
+    ports
 }
 
 /// Where a server listens whose container declares no TCP port.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use coracle_lifecycle::PrepareError;
-use wasmparser::{Encoding, ExternalKind, Parser, Payload};
+use wasmparser::{CustomSectionReader, Encoding, ExternalKind, KnownCustom, Parser, Payload};
 use wasmtime::Engine;
 
 use crate::engine::Data;
@@ -56,6 +56,8 @@ pub(crate) struct Inspected {
     pub(crate) kind: Kind,
     /// Its initial data.
     pub(crate) data: Data,
+    /// Whether Go has made it, as it says itself.
+    pub(crate) is_go: bool,
 }
 
 /// Tells what `bytes` hold.
@@ -76,7 +78,7 @@ pub(crate) fn inspect(bytes: &[u8]) -> Result<Inspected, PrepareError> {
     let outline = outline(bytes).map_err(|error| {
         PrepareError::Invalid(format!("damaged or truncated WebAssembly program: {error}"))
     })?;
-    Ok(Inspected { kind: outline.kind()?, data: outline.data })
+    Ok(Inspected { kind: outline.kind()?, data: outline.data, is_go: outline.is_go })
 }
 
 fn describe_foreign(bytes: &[u8]) -> String {
@@ -106,6 +108,7 @@ struct Outline {
     functions: Vec<String>,
     interfaces: Vec<String>,
     data: Data,
+    is_go: bool,
 }
 
 fn outline(bytes: &[u8]) -> Result<Outline, wasmparser::BinaryReaderError> {
@@ -114,6 +117,7 @@ fn outline(bytes: &[u8]) -> Result<Outline, wasmparser::BinaryReaderError> {
         functions: Vec::new(),
         interfaces: Vec::new(),
         data: Data::default(),
+        is_go: false,
     };
     let mut depth = 0_usize;
     for payload in Parser::new(0).parse_all(bytes) {
@@ -138,10 +142,19 @@ fn outline(bytes: &[u8]) -> Result<Outline, wasmparser::BinaryReaderError> {
                     outline.interfaces.push(export?.name.name.to_owned());
                 }
             }
+            Payload::CustomSection(section) if depth == 0 => outline.is_go |= is_of_go(&section),
             _ => {}
         }
     }
     Ok(outline)
+}
+
+/// Whether this is the section of a program's makers, and Go is the language that it names.
+fn is_of_go(section: &CustomSectionReader<'_>) -> bool {
+    let KnownCustom::Producers(producers) = section.as_known() else { return false };
+    let mut fields = producers.into_iter().flatten();
+    let language = fields.find(|field| field.name == "language");
+    language.is_some_and(|language| language.values.into_iter().flatten().any(|value| value.name == "Go"))
 }
 
 impl Outline {

@@ -4,10 +4,15 @@
 //! between it and wasmtime, by the table [`Reach`]; wasmtime asks once more before it acts, which holds even where a
 //! translation would be missing.
 
+pub(crate) mod bolt;
 mod concurrent;
 mod dial;
+mod entrance;
+pub(crate) mod forward;
 mod lookup;
 mod names;
+mod namespace;
+mod netlink;
 mod tcp;
 mod udp;
 
@@ -25,7 +30,9 @@ use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::sockets::SocketAddrUse;
 
 use crate::guest::ComponentGuest;
+pub(crate) use entrance::{Connection, Entrance, Listener};
 use names::Names;
+pub(crate) use namespace::{Namespace, PodNetwork};
 
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 1024;
@@ -67,6 +74,7 @@ pub(crate) fn add_to_linker(linker: &mut Linker<ComponentGuest>) -> wasmtime::Re
 pub(crate) struct GuestNetwork {
     reach: Reach,
     names: Names,
+    entrance: Arc<Entrance>,
 }
 
 /// What a socket speaks.
@@ -84,10 +92,10 @@ struct Way {
 }
 
 impl GuestNetwork {
-    pub(crate) fn new(spec: &ContainerSpec) -> Arc<Self> {
+    pub(crate) fn new(spec: &ContainerSpec, entrance: Arc<Entrance>) -> Arc<Self> {
         let reach = Reach::of(&spec.pod, &spec.network);
         let names = Names::new(&spec.network.dns, &reach, &spec.root);
-        Arc::new(Self { reach, names })
+        Arc::new(Self { reach, names, entrance })
     }
 
     /// Lets the guest use sockets, as far as they are its own.
@@ -95,8 +103,25 @@ impl GuestNetwork {
         let network = Arc::clone(self);
         world.allow_tcp(true).allow_udp(true).allow_ip_name_lookup(true);
         world.socket_addr_check(move |address, purpose| {
-            Box::pin(ready(network.permits(address.ip(), purpose)))
+            let permitted = network.permits(address.ip(), purpose);
+            if permitted {
+                network.note(address, purpose);
+            }
+            Box::pin(ready(permitted))
         });
+    }
+
+    fn note(&self, address: SocketAddr, purpose: SocketAddrUse) {
+        match purpose {
+            SocketAddrUse::TcpListen => self.entrance.add(address),
+            SocketAddrUse::TcpAccept => self.entrance.let_in(),
+            _ => {}
+        }
+    }
+
+    /// The guest closes a socket that was bound to this address.
+    fn closed(&self, address: SocketAddr) {
+        self.entrance.let_out(address);
     }
 
     fn permits(&self, address: IpAddr, purpose: SocketAddrUse) -> bool {

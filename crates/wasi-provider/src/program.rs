@@ -14,10 +14,10 @@ use wasmtime_wasi_http::p2::bindings::ProxyPre as ServerPre;
 use wasmtime_wasi_http::p3::bindings::ServicePre as ConcurrentServerPre;
 
 use crate::end::Verdict;
-use crate::guest::{ComponentGuest, ComponentWorld, Guest, ModuleGuest, World};
-use crate::inspect::Kind;
-use crate::network;
+use crate::guest::{ComponentGuest, ComponentWorld, Guest, ModuleGuest, ModuleWorld, World};
+use crate::inspect::{Inspected, Kind};
 use crate::usage::Limiter;
+use crate::{network, sockets};
 
 /// Mappings of a container beside its memories: its fiber's stack with the guard.
 const MAPPINGS_PER_GUEST: u64 = 3;
@@ -66,10 +66,11 @@ impl Host {
     ///
     /// # Errors
     /// Names what the program wants and the host does not have.
-    pub(crate) fn link(&self, kind: Kind, code: &Code) -> Result<Program, PrepareError> {
+    pub(crate) fn link(&self, inspected: Inspected, code: &Code) -> Result<Program, PrepareError> {
+        let Inspected { kind, is_go, .. } = inspected;
         let entry =
             self.entry(kind, code).map_err(|error| PrepareError::Unsupported(format!("{error:#}")))?;
-        Ok(Program { kind, mappings: code.mappings(), engine: self.engine.clone(), entry })
+        Ok(Program { kind, is_go, mappings: code.mappings(), engine: self.engine.clone(), entry })
     }
 
     fn entry(&self, kind: Kind, code: &Code) -> wasmtime::Result<Entry> {
@@ -100,8 +101,9 @@ fn ensure_runs(module: &Module) -> wasmtime::Result<()> {
 
 fn module_linker(engine: &Engine) -> wasmtime::Result<Linker<ModuleGuest>> {
     let mut linker = Linker::new(engine);
-    p1::add_to_linker_async(&mut linker, |guest: &mut ModuleGuest| &mut guest.world)?;
-    p0::add_to_linker_async(&mut linker, |guest: &mut ModuleGuest| &mut guest.world)?;
+    p1::add_to_linker_async(&mut linker, |guest: &mut ModuleGuest| &mut guest.world.wasi)?;
+    p0::add_to_linker_async(&mut linker, |guest: &mut ModuleGuest| &mut guest.world.wasi)?;
+    sockets::add_to_linker(&mut linker)?;
     linker.allow_shadowing(true);
     for interface in ["wasi_snapshot_preview1", "wasi_unstable"] {
         // The library's own refuses the codes from 126.
@@ -142,6 +144,8 @@ impl Code {
 /// A program that is ready to start.
 pub(crate) struct Program {
     pub(crate) kind: Kind,
+    /// Whether it is one of Go's, whose single thread must never wait in a call on one socket.
+    pub(crate) is_go: bool,
     /// The most memory mappings that one run of it takes.
     pub(crate) mappings: u64,
     engine: Engine,
@@ -182,10 +186,11 @@ impl Program {
     }
 
     /// Runs it once, from instantiation to its end. Dropping the future ends the run.
-    pub(crate) async fn run(&self, mut world: World, limiter: Limiter) -> Verdict {
+    pub(crate) async fn run(&self, world: World, limiter: Limiter) -> Verdict {
         match &self.entry {
             Entry::Module(entry) => {
-                self.run_module(entry, Guest { world: world.context.build_p1(), limiter }).await
+                let world = ModuleWorld::new(world, self.is_go);
+                self.run_module(entry, Guest { world, limiter }).await
             }
             Entry::Command(entry) => {
                 let guest = Guest { world: ComponentWorld::new(world), limiter };

@@ -111,7 +111,7 @@ impl Loader {
             let (host, cache) = loader.target(inspected);
             let Some(path) = cache.find(&digest).map_err(storage)? else { return Ok(None) };
             match host.load(inspected.kind, &path) {
-                Ok(code) => host.link(inspected.kind, &code).map(Arc::new).map(Some),
+                Ok(code) => host.link(inspected, &code).map(Arc::new).map(Some),
                 Err(error) => {
                     warn!(path = %path.display(), %error, "compiled code cannot be loaded and is thrown away");
                     cache.forget(&digest);

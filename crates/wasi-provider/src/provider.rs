@@ -10,14 +10,14 @@ use std::{io, thread};
 
 use coracle_lifecycle::{
     BoxFuture, Container, ContainerId, ContainerSpec, Digest, ImageContent, ImageKind, Known, LocalImage,
-    PodUid, PrepareError, Provider, RuntimeInfo, StartError, Unsupported,
+    NoNetwork, NodeNetwork, PodUid, PrepareError, Provider, RuntimeInfo, StartError, Unsupported,
 };
 use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wasmtime::Engine;
@@ -29,14 +29,16 @@ use crate::compile::{CompileLimits, Compiler};
 use crate::container::{Ear, Run};
 use crate::engine::{Layout, compatibility, engine};
 use crate::finder::Finder;
-use crate::guest::{World, serving_port, world};
+use crate::guest::{World, listening_ports, serving_port, world};
 use crate::http::{self, Instances, Server};
 use crate::inspect::Kind;
 use crate::log::Log;
-use crate::network::listen;
+use crate::network::forward::{self, Forward, Until};
+use crate::network::{Entrance, PodNetwork, listen};
 use crate::program::{Host, Program};
 use crate::programs::{Loader, Programs};
 use crate::room::Room;
+use crate::threads::GuestThreads;
 use crate::ticker::Ticker;
 use crate::usage::{Allowance, Count, Limiter};
 
@@ -54,6 +56,9 @@ pub struct Settings {
     pub compile_limits: CompileLimits,
     /// The threads that run guests, and the compilers at a time; as many as cores when not given.
     pub threads: Option<NonZeroUsize>,
+    /// Whose pods get a network of their own: a directory that no other node has. Without one, and where the machine does
+    /// not allow it, they share the machine's.
+    pub network: Option<PathBuf>,
 }
 
 impl Settings {
@@ -65,6 +70,7 @@ impl Settings {
             compiler: compiler.into(),
             compile_limits: CompileLimits::default(),
             threads: None,
+            network: None,
         }
     }
 }
@@ -98,7 +104,9 @@ pub struct WasiProvider {
     ticker: Arc<Ticker>,
     room: Arc<Room>,
     tasks: TaskTracker,
-    runtime: GuestRuntime,
+    threads: GuestThreads,
+    /// Why pods have none of their own, where they have none.
+    network: Result<PodNetwork, String>,
 }
 
 impl WasiProvider {
@@ -107,19 +115,22 @@ impl WasiProvider {
     /// # Errors
     /// When the cache's directory cannot be used, or this machine cannot run guests.
     pub fn new(settings: Settings) -> Result<Self, SetupError> {
-        let threads =
+        let number =
             settings.threads.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
-        let runtime = GuestRuntime::start(threads).map_err(SetupError::Threads)?;
+        let network = network(settings.network.as_deref());
+        let namespace = network.as_ref().ok().map(PodNetwork::namespace);
+        let threads = GuestThreads::start(number, namespace).map_err(SetupError::Threads)?;
         let [copied, mapped] = Layout::ALL.map(engine);
         let engines = [copied.map_err(SetupError::Engine)?, mapped.map_err(SetupError::Engine)?];
         let ticker = Arc::new(Ticker::start(&engines).map_err(SetupError::Threads)?);
         let tasks = TaskTracker::new();
         let targets = targets(&settings.cache_dir, &engines)?;
-        let compiler = Compiler::new(settings.compiler, settings.compile_limits, threads);
-        let programs = Programs::new(Loader { compiler, targets }, tasks.clone(), runtime.handle());
+        let compiler = Compiler::new(settings.compiler, settings.compile_limits, number);
+        let programs = Programs::new(Loader { compiler, targets }, tasks.clone(), threads.any());
         let (runs, pods) = (Mutex::default(), Mutex::default());
-        let finder = Arc::new(Finder::new(programs, runtime.handle()));
-        Ok(Self { finder, runs, pods, ticker, room: Room::of_process(), tasks, runtime })
+        let finder = Arc::new(Finder::new(programs, threads.any()));
+        let room = Room::of_process();
+        Ok(Self { finder, runs, pods, ticker, room, tasks, threads, network })
     }
 
     /// How many programs were compiled since the start; those found in the cache are none of them.
@@ -127,6 +138,11 @@ impl WasiProvider {
     pub fn compiled(&self) -> u64 {
         self.finder.programs.compiled()
     }
+}
+
+fn network(mark: Option<&Path>) -> Result<PodNetwork, String> {
+    let mark = mark.ok_or("the node is set up so")?;
+    PodNetwork::make(mark).map_err(|error| error.to_string())
 }
 
 fn targets(folder: &Path, engines: &[Engine; 2]) -> Result<[(Host, Cache); 2], SetupError> {
@@ -160,13 +176,17 @@ impl WasiProvider {
         let place = self.room.take(spec.mounts.len(), program.mappings)?;
         let allowance = self.allowance(&spec);
         let limiter = Limiter::within(&allowance);
-        let (spec, world, log) = self.open(spec, program.kind).await?;
-        let run = self.run(spec, log, Ear::Deaf, &allowance)?;
+        let threads = self.threads_of(&spec)?;
+        let entrance = self.entrance(&spec, program.kind, &threads).await?;
+        let forwards = self.forwards(&spec).await?;
+        let (spec, world, log) = self.open(spec, program.kind, &entrance).await?;
+        let run = self.run(spec, log, Ear::Entrance(entrance), self.beside(&allowance, &threads))?;
+        self.forward(forwards, &run)?;
         let work = async move {
             let _place = place;
             program.run(world, limiter).await
         };
-        self.tasks.spawn_on(Arc::clone(&run).live(work), &self.runtime.handle());
+        self.tasks.spawn_on(Arc::clone(&run).live(work), &threads);
         Ok(run)
     }
 
@@ -180,10 +200,14 @@ impl WasiProvider {
         // One more for the listener; each instance takes its mappings itself.
         let place = self.room.take(spec.mounts.len() + 1, 0)?;
         let allowance = self.allowance(&spec);
-        let (spec, world, log) = self.open(spec, program.kind).await?;
-        let listener = self.listen(&spec).await?;
+        let (spec, world, log) = self.open(spec, program.kind, &Arc::default()).await?;
+        let threads = self.threads_of(&spec)?;
+        let listener = self.listen(&spec, serving_port(&spec), &threads).await?;
+        let forwards = self.forwards(&spec).await?;
         let drain = CancellationToken::new();
-        let run = self.run(spec.clone(), log.clone(), Ear::Server(drain.clone()), &allowance)?;
+        let (ear, beside) = (Ear::Server(drain.clone()), self.beside(&allowance, &threads));
+        let run = self.run(spec.clone(), log.clone(), ear, beside)?;
+        self.forward(forwards, &run)?;
         let instances = Instances::new(program, spec, log.clone(), world, allowance, Arc::clone(&self.room));
         let server = Server {
             settings,
@@ -192,23 +216,68 @@ impl WasiProvider {
             run: Arc::clone(&run),
             room: Arc::clone(&self.room),
             drain,
-            runtime: self.runtime.handle(),
+            runtime: threads.clone(),
         };
         let work = async move {
             let _place = place;
             server.serve(listener).await
         };
-        self.tasks.spawn_on(Arc::clone(&run).live(work), &self.runtime.handle());
+        self.tasks.spawn_on(Arc::clone(&run).live(work), &threads);
         Ok(run)
     }
 
-    /// Listens on the port of a server, from the threads that run guests.
-    async fn listen(&self, spec: &ContainerSpec) -> Result<TcpListener, StartError> {
-        let port = serving_port(spec);
+    /// Where connections come into a container: a module's sockets are made for it, others make their own.
+    async fn entrance(
+        &self,
+        spec: &ContainerSpec,
+        kind: Kind,
+        threads: &Handle,
+    ) -> Result<Arc<Entrance>, StartError> {
+        let mut sockets = Vec::new();
+        let ports = if kind == Kind::Module { listening_ports(spec) } else { Vec::new() };
+        for port in ports {
+            sockets.push(self.listen(spec, port.number, threads).await?);
+        }
+        Ok(Arc::new(Entrance::new(sockets, &self.room)))
+    }
+
+    /// Opens the node's ports that lead to a container.
+    async fn forwards(&self, spec: &ContainerSpec) -> Result<Vec<Forward>, StartError> {
+        if spec.ports.iter().all(|port| port.host_port.is_none()) {
+            return Ok(Vec::new());
+        }
+        let opening = {
+            let spec = spec.clone();
+            self.tasks.spawn_on(async move { forward::open(&spec) }, &self.outside()?)
+        };
+        let opened = opening.await.map_err(|error| error.to_string()).flatten();
+        opened.map_err(StartError::Failed)
+    }
+
+    /// Leads whoever comes to those ports to the container, for as long as it runs.
+    fn forward(&self, forwards: Vec<Forward>, run: &Arc<Run>) -> Result<(), StartError> {
+        for forward in forwards {
+            let until = Until { closing: run.closing(), run: Arc::clone(run) };
+            self.tasks.spawn_on(forward.serve(until, Arc::clone(&self.room)), &self.outside()?);
+        }
+        Ok(())
+    }
+
+    fn outside(&self) -> Result<Handle, StartError> {
+        self.threads.outside().map_err(cannot_start_threads)
+    }
+
+    /// Listens on a port of the container's pod, from the threads that run guests.
+    async fn listen(
+        &self,
+        spec: &ContainerSpec,
+        port: u16,
+        threads: &Handle,
+    ) -> Result<TcpListener, StartError> {
         let address = spec.network.addresses.first().map_or_else(String::new, ToString::to_string);
         let listening = {
             let spec = spec.clone();
-            self.tasks.spawn_on(async move { listen(&spec, port).await }, &self.runtime.handle())
+            self.tasks.spawn_on(async move { listen(&spec, port).await }, threads)
         };
         let listening = listening.await.map_err(io::Error::other).flatten();
         listening.map_err(|error| {
@@ -216,26 +285,25 @@ impl WasiProvider {
         })
     }
 
+    /// The threads on which a container runs.
+    fn threads_of(&self, spec: &ContainerSpec) -> Result<Handle, StartError> {
+        self.threads.of(&spec.network).map_err(cannot_start_threads)
+    }
+
     /// The run of a new container, which is registered from here on.
-    fn run(
-        &self,
-        spec: ContainerSpec,
-        log: Log,
-        ear: Ear,
-        allowance: &Allowance,
-    ) -> Result<Arc<Run>, StartError> {
-        let run = Run::new(spec, log, ear, Arc::clone(&self.ticker), self.beside(allowance));
+    fn run(&self, spec: ContainerSpec, log: Log, ear: Ear, beside: Beside) -> Result<Arc<Run>, StartError> {
+        let run = Run::new(spec, log, ear, Arc::clone(&self.ticker), beside);
         self.register(&run)?;
         Ok(run)
     }
 
-    fn beside(&self, allowance: &Allowance) -> Beside {
+    fn beside(&self, allowance: &Allowance, threads: &Handle) -> Beside {
         Beside {
             finder: Arc::clone(&self.finder),
             allowance: allowance.clone(),
             room: Arc::clone(&self.room),
             tasks: self.tasks.clone(),
-            runtime: self.runtime.handle(),
+            runtime: threads.clone(),
         }
     }
 
@@ -247,13 +315,18 @@ impl WasiProvider {
     }
 
     /// Opens the container's files, on a thread that may wait for them.
-    async fn open(&self, spec: ContainerSpec, kind: Kind) -> Result<(ContainerSpec, World, Log), StartError> {
-        let room = Arc::clone(&self.room);
-        let opened = self.runtime.handle().spawn_blocking(move || {
+    async fn open(
+        &self,
+        spec: ContainerSpec,
+        kind: Kind,
+        entrance: &Arc<Entrance>,
+    ) -> Result<(ContainerSpec, World, Log), StartError> {
+        let (room, entrance) = (Arc::clone(&self.room), Arc::clone(entrance));
+        let opened = self.threads.any().spawn_blocking(move || {
             let log = Log::open(spec.log.clone()).map_err(|error| {
                 StartError::Failed(format!("the log {} cannot be opened: {error}", spec.log.path.display()))
             })?;
-            let world = world(&spec, kind, &log, &room)?;
+            let world = world(&spec, kind, &log, &room, &entrance)?;
             Ok((spec, world, log))
         });
         opened
@@ -295,6 +368,14 @@ impl Provider for WasiProvider {
         accept::accepts(pod)
     }
 
+    fn open_network<'a>(&'a self, network: &'a NodeNetwork) -> BoxFuture<'a, Result<(), NoNetwork>> {
+        let opened = match &self.network {
+            Ok(own) => own.lead(network).map_err(|error| NoNetwork(error.to_string())),
+            Err(why) => Err(NoNetwork(why.clone())),
+        };
+        std::future::ready(opened).boxed()
+    }
+
     fn prepare<'a>(&'a self, image: &'a LocalImage) -> BoxFuture<'a, Result<ImageKind, PrepareError>> {
         match &image.content {
             ImageContent::Program(module) => {
@@ -334,28 +415,7 @@ impl Provider for WasiProvider {
     }
 }
 
-/// The threads that run guests and nothing else.
-struct GuestRuntime(Option<Runtime>);
-
-impl GuestRuntime {
-    fn start(threads: usize) -> io::Result<Self> {
-        let mut builder = tokio::runtime::Builder::new_multi_thread();
-        // Guests compute for a whole tick: timers and sockets of the others are looked at after every one of them.
-        builder.event_interval(1).global_queue_interval(1);
-        builder.worker_threads(threads).thread_name("guest").enable_all().build().map(Some).map(Self)
-    }
-
-    fn handle(&self) -> Handle {
-        let runtime = self.0.as_ref();
-        runtime.map_or_else(|| unreachable!("taken by `drop` only"), |runtime| runtime.handle().clone())
-    }
-}
-
-impl Drop for GuestRuntime {
-    fn drop(&mut self) {
-        // A plain drop would wait for guests blocked in a system call.
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
-    }
+#[expect(clippy::needless_pass_by_value, reason = "the shape that `map_err` wants")]
+fn cannot_start_threads(error: io::Error) -> StartError {
+    StartError::Failed(format!("no threads can be started for it: {error}"))
 }

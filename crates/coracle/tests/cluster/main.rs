@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod addresses;
 mod admission;
 mod care;
 mod controllers;
@@ -34,6 +35,7 @@ mod programs;
 mod refusals;
 mod registries;
 mod scene;
+mod servers;
 mod sizes;
 mod states;
 mod stopped;

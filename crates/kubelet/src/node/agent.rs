@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::lease::LeaseKeeper;
 use super::patience::Complaint;
-use super::reporter::{ReadFacts, Reporter};
+use super::reporter::{ReadFacts, Readiness, Reporter};
 use super::{Facts, NodeSettings};
 use crate::answers::is_expired;
 use crate::events::Recorder;
@@ -42,18 +42,18 @@ impl NodeAgent {
 
     /// Registers the node and keeps it registered until `shutdown`; no failure ends it before.
     ///
-    /// The node is Ready while `ready` is `None`, else not, for the reason that stands there. `node` gets the Node
+    /// The node is Ready while the first of `readiness` is `None`, else not, for the reason that stands there. `node` gets the Node
     /// object as the API server has it, and `None` while it has none. At the end the Node stays as it is.
     pub(crate) async fn run(
         self,
-        ready: watch::Receiver<Option<String>>,
+        readiness: Readiness,
         node: watch::Sender<Option<Arc<Node>>>,
         shutdown: CancellationToken,
     ) {
-        shutdown.run_until_cancelled(Box::pin(self.keep(ready, node))).await;
+        shutdown.run_until_cancelled(Box::pin(self.keep(readiness, node))).await;
     }
 
-    async fn keep(self, ready: watch::Receiver<Option<String>>, node: watch::Sender<Option<Arc<Node>>>) {
+    async fn keep(self, readiness: Readiness, node: watch::Sender<Option<Arc<Node>>>) {
         let name = self.settings.name.clone();
         let nodes: Api<Node> = Api::all(self.client.clone());
         let mut tasks = JoinSet::new();
@@ -61,7 +61,7 @@ impl NodeAgent {
         let mut reporter = Reporter::new(
             (Arc::clone(&self.settings), nodes.clone()),
             (self.images, self.read_facts),
-            ready,
+            readiness,
             node.clone(),
             self.recorder,
         );

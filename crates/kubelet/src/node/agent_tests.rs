@@ -6,6 +6,7 @@ use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
+use super::super::NetworkReport;
 use super::super::samples::{facts, settings};
 use super::*;
 use crate::events::record;
@@ -124,6 +125,7 @@ impl Scene {
         let (service, handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
         let (log, seen) = watch::channel(Vec::new());
         let (ready, is_ready) = watch::channel(Some("waiting for pods".to_owned()));
+        let (_, network) = watch::channel(NetworkReport::default());
         let (sender, node) = watch::channel(None);
         let shutdown = CancellationToken::new();
         let (recorder, events) = Recorder::new("n1");
@@ -139,7 +141,7 @@ impl Scene {
         let mut tasks = JoinSet::new();
         tasks.spawn(record(api, events));
         tasks.spawn(serve(handle, Arc::clone(&cluster), log));
-        tasks.spawn(agent.run(is_ready, sender, shutdown.clone()));
+        tasks.spawn(agent.run((is_ready, network), sender, shutdown.clone()));
         Self { cluster, seen, ready, node, shutdown, tasks }
     }
 

@@ -2,8 +2,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::NodeCondition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::Facts;
 use super::capacity::{DISK_THRESHOLD, MEMORY_THRESHOLD};
+use super::{Facts, NetworkReport};
 
 /// The free part of the inodes below which the node is under disk pressure, in hundredths: the kubelet's default.
 const INODE_THRESHOLD: u64 = 5;
@@ -22,10 +22,11 @@ struct Words {
 pub(super) fn conditions(
     facts: &Facts,
     unready: Option<&str>,
+    network: &NetworkReport,
     previous: &[NodeCondition],
     now: Timestamp,
 ) -> Vec<NodeCondition> {
-    [memory_pressure(facts), disk_pressure(facts), pid_pressure(), ready(unready)]
+    [memory_pressure(facts), disk_pressure(facts), pid_pressure(), ready(unready, network)]
         .into_iter()
         .map(|words| {
             let before = previous.iter().find(|condition| condition.type_ == words.kind);
@@ -85,14 +86,9 @@ fn pid_pressure() -> Words {
     )
 }
 
-fn ready(unready: Option<&str>) -> Words {
+fn ready(unready: Option<&str>, network: &NetworkReport) -> Words {
     match unready {
-        None => Words {
-            kind: "Ready",
-            status: true,
-            reason: "KubeletReady",
-            message: "kubelet is posting ready status".to_owned(),
-        },
+        None => Words { kind: "Ready", status: true, reason: "KubeletReady", message: network.remark() },
         Some(why) => {
             Words { kind: "Ready", status: false, reason: "KubeletNotReady", message: why.to_owned() }
         }
@@ -133,7 +129,7 @@ mod tests {
 
     #[track_caller]
     fn check(facts: &Facts, unready: Option<&str>, expected: [(&str, &str, &str); 4]) {
-        let found = conditions(facts, unready, &[], time(0));
+        let found = conditions(facts, unready, &NetworkReport::default(), &[], time(0));
         let found: Vec<_> = found
             .iter()
             .map(|condition| (&*condition.type_, &*condition.status, condition.reason.as_deref().unwrap()))
@@ -150,7 +146,8 @@ mod tests {
     fn ready_comes_last_and_names_what_is_awaited() {
         check(&facts(), None, [MEMORY, DISK, PID, READY]);
         check(&facts(), Some("pods"), [MEMORY, DISK, PID, ("Ready", "False", "KubeletNotReady")]);
-        let awaited = conditions(&facts(), Some("the watch on pods"), &[], time(0));
+        let awaited =
+            conditions(&facts(), Some("the watch on pods"), &NetworkReport::default(), &[], time(0));
         assert_eq!(awaited[3].message.as_deref(), Some("the watch on pods"));
     }
 
@@ -169,9 +166,10 @@ mod tests {
 
     #[test]
     fn a_transition_time_stays_while_the_status_stays() {
-        let first = conditions(&facts(), Some("starting"), &[], time(0));
-        let second = conditions(&facts(), Some("still starting"), &first, time(10));
-        let third = conditions(&facts(), None, &second, time(20));
+        let first = conditions(&facts(), Some("starting"), &NetworkReport::default(), &[], time(0));
+        let second =
+            conditions(&facts(), Some("still starting"), &NetworkReport::default(), &first, time(10));
+        let third = conditions(&facts(), None, &NetworkReport::default(), &second, time(20));
         let times = |conditions: &[NodeCondition]| {
             let ready = &conditions[3];
             (ready.last_heartbeat_time.clone().unwrap().0, ready.last_transition_time.clone().unwrap().0)
@@ -182,12 +180,12 @@ mod tests {
 
     #[test]
     fn each_change_has_an_event() {
-        let starting = conditions(&facts(), Some("starting"), &[], time(0));
+        let starting = conditions(&facts(), Some("starting"), &NetworkReport::default(), &[], time(0));
         assert_eq!(
             transitions(&[], &starting),
             ["NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID", "NodeNotReady"]
         );
-        let ready = conditions(&facts(), None, &starting, time(1));
+        let ready = conditions(&facts(), None, &NetworkReport::default(), &starting, time(1));
         assert_eq!(transitions(&starting, &ready), ["NodeReady"]);
         assert!(transitions(&ready, &ready).is_empty());
     }

@@ -10,6 +10,7 @@ mod conditions;
 mod facts;
 mod labels;
 mod lease;
+mod network;
 mod patience;
 mod reporter;
 #[cfg(test)]
@@ -21,6 +22,7 @@ mod taints;
 pub(crate) use agent::NodeAgent;
 pub use facts::{Facts, FactsError, Room};
 pub use labels::{LabelError, is_subdomain, parse_labels};
+pub use network::{NetworkReport, pod_ranges};
 pub use settings::NodeSettings;
 pub use status::{Observation, desired_node, desired_status, differs, metadata_patch, status_patch};
 pub use taints::{TaintError, default_taints, parse_taints};

@@ -12,8 +12,8 @@ use super::call::{CallError, call};
 use super::conditions::transitions;
 use super::patience::{Complaint, Patience};
 use super::{
-    Facts, FactsError, NodeSettings, Observation, desired_node, desired_status, differs, metadata_patch,
-    status_patch,
+    Facts, FactsError, NetworkReport, NodeSettings, Observation, desired_node, desired_status, differs,
+    metadata_patch, status_patch,
 };
 use crate::answers::chain;
 use crate::clock;
@@ -25,6 +25,9 @@ const COMPUTE_EVERY: Duration = Duration::from_secs(10);
 /// How often it is written though nothing changed.
 const WRITE_EVERY: Duration = Duration::from_mins(5);
 
+/// Why the node takes no pods, `None` when it does, and what there is to say of its pods' network.
+pub(super) type Readiness = (watch::Receiver<Option<String>>, watch::Receiver<NetworkReport>);
+
 /// Where the facts come from.
 pub(super) type ReadFacts = Arc<dyn Fn() -> Result<Facts, FactsError> + Send + Sync>;
 
@@ -35,6 +38,7 @@ pub(super) struct Reporter {
     pub(super) images: Arc<dyn Images>,
     pub(super) read_facts: ReadFacts,
     pub(super) ready: watch::Receiver<Option<String>>,
+    pub(super) network: watch::Receiver<NetworkReport>,
     pub(super) node: watch::Sender<Option<Arc<Node>>>,
     pub(super) recorder: Recorder,
     listed: Vec<LocalImage>,
@@ -46,13 +50,25 @@ impl Reporter {
     pub(super) fn new(
         (settings, nodes): (Arc<NodeSettings>, Api<Node>),
         (images, read_facts): (Arc<dyn Images>, ReadFacts),
-        ready: watch::Receiver<Option<String>>,
+        (ready, network): Readiness,
         node: watch::Sender<Option<Arc<Node>>>,
         recorder: Recorder,
     ) -> Self {
         let (listed, write_after) = (Vec::new(), Instant::now());
         let is_cordoned = false;
-        Self { settings, nodes, images, read_facts, ready, node, recorder, listed, write_after, is_cordoned }
+        Self {
+            settings,
+            nodes,
+            images,
+            read_facts,
+            ready,
+            network,
+            node,
+            recorder,
+            listed,
+            write_after,
+            is_cordoned,
+        }
     }
 
     /// Makes the Node, or corrects the one that exists, however often it must be tried.
@@ -112,6 +128,7 @@ impl Reporter {
             tokio::select! {
                 () = sleep(wait) => {}
                 () = changed(&mut self.ready) => {}
+                () = changed(&mut self.network) => {}
                 () = gone(&mut node) => {}
             }
         }
@@ -181,12 +198,13 @@ impl Reporter {
             Err(error) => warn!(cause = chain(&error), "the images cannot be listed"),
         }
         let unready = self.ready.borrow_and_update().clone();
-        Ok(Observation { facts, images: self.listed.clone(), unready })
+        let network = self.network.borrow_and_update().clone();
+        Ok(Observation { facts, images: self.listed.clone(), unready, network })
     }
 }
 
-async fn changed(ready: &mut watch::Receiver<Option<String>>) {
-    if ready.changed().await.is_err() {
+async fn changed<T>(told: &mut watch::Receiver<T>) {
+    if told.changed().await.is_err() {
         std::future::pending::<()>().await;
     }
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::capacity::{Resources, allocatable, capacity};
 use super::conditions::conditions;
 use super::labels::node_labels;
-use super::{Facts, NodeSettings};
+use super::{Facts, NetworkReport, NodeSettings};
 
 /// As many images as the kubelet lists: the scheduler reads them, and the object must stay small.
 const MAX_IMAGES: usize = 50;
@@ -33,6 +33,8 @@ pub struct Observation {
     pub images: Vec<LocalImage>,
     /// Why the node takes no pods; `None` when it does.
     pub unready: Option<String>,
+    /// The network of its pods.
+    pub network: NetworkReport,
 }
 
 /// The whole Node object as it is first written.
@@ -62,13 +64,15 @@ pub fn desired_status(
     previous: &NodeStatus,
     now: Timestamp,
 ) -> NodeStatus {
-    let (facts, bounds) = (&seen.facts, (settings.runtime.max_containers, settings.max_pods));
+    let addresses_of_pods = seen.network.addresses.unwrap_or(u32::MAX);
+    let most = settings.runtime.max_containers.min(addresses_of_pods);
+    let (facts, bounds) = (&seen.facts, (most, settings.max_pods));
     let known = previous.conditions.as_deref().unwrap_or_default();
     NodeStatus {
         addresses: Some(addresses(&settings.name, &settings.addresses)),
         capacity: Some(capacity(facts, bounds.0, bounds.1)),
         allocatable: Some(with_extended(allocatable(facts, bounds.0, bounds.1), previous)),
-        conditions: Some(conditions(facts, seen.unready.as_deref(), known, now)),
+        conditions: Some(conditions(facts, seen.unready.as_deref(), &seen.network, known, now)),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: settings.port.into() }),
         }),

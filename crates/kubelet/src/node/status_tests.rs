@@ -126,3 +126,23 @@ fn labels_of_an_existing_node_are_corrected_and_others_kept() {
     assert_eq!(patch["metadata"]["labels"]["kubernetes.io/arch"], "wasm32-wasi");
     assert_eq!(patch["metadata"]["labels"].get("own"), None);
 }
+
+#[test]
+fn there_are_no_more_pods_than_addresses() {
+    let network = NetworkReport { shared: None, addresses: Some(6) };
+    let seen = Observation { network, ..seen() };
+    let status = desired_status(&settings(), &seen, &NodeStatus::default(), time(0));
+    for amounts in [status.capacity, status.allocatable] {
+        assert_eq!(amounts.unwrap()["pods"].0, "6");
+    }
+}
+
+#[test]
+fn a_ready_node_says_that_its_pods_have_its_own_address() {
+    let network = NetworkReport { shared: Some("the kernel says no".into()), addresses: None };
+    let seen = Observation { network, ..seen() };
+    let status = desired_status(&settings(), &seen, &NodeStatus::default(), time(0));
+    let ready = status.conditions.unwrap().into_iter().find(|condition| condition.type_ == "Ready").unwrap();
+    let message = "kubelet is posting ready status; pods have the node's address: the kernel says no";
+    assert_eq!((&*ready.status, ready.message.as_deref()), ("True", Some(message)));
+}

@@ -1,11 +1,13 @@
 use std::collections::{HashMap, HashSet};
 use std::mem::take;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_lifecycle::{
-    Admission, Checkpoint, Event, Eviction, Known, NodeView, PodUid, Resident, Verdict, Wish, govern, recover,
+    Admission, Checkpoint, Event, Eviction, Known, NodeView, PodUid, Resident, Verdict, Wish, apply, govern,
+    recover,
 };
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -16,14 +18,18 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
+use super::network::PodNetwork;
 use super::shutdown::{Leaving, Stop, end_by_priority, groups};
 use super::worker::{LAST_WORDS, Message, Settled, Worker};
 use super::{Context, disk};
 use crate::answers::chain;
+use crate::node::{NetworkReport, pod_ranges};
 use crate::{clock, watching};
 
 /// How long a pod waits for a new worker after its worker failed.
 const REVIVAL: Duration = Duration::from_secs(10);
+/// How long a node that could give pods addresses waits for a range of them before it takes pods without.
+const RANGE: Duration = Duration::from_secs(10);
 /// The grace of containers whose pod is gone.
 const ORPHANED: Duration = Duration::from_secs(1);
 
@@ -31,6 +37,7 @@ const ORPHANED: Duration = Duration::from_secs(1);
 pub(crate) struct Dispatcher {
     context: Arc<Context>,
     view: NodeView,
+    network: PodNetwork,
     /// The pods of the watch. A worker whose pod the API server no longer has may end before the watch tells: it keeps
     /// its place here, so that an older state of the pod does not bring it back.
     workers: HashMap<PodUid, mpsc::UnboundedSender<Message>>,
@@ -59,8 +66,10 @@ impl Dispatcher {
         let (left, left_logs) = disk::off_thread(read).await?;
         let known = context.provider.containers().await;
         let (reports, settled) = mpsc::unbounded_channel();
+        let network = PodNetwork::new(Arc::clone(&context.provider), context.host.addresses.clone());
         Ok(Self {
             context,
+            network,
             view: NodeView::default(),
             workers: HashMap::new(),
             preemptions: HashMap::new(),
@@ -76,6 +85,11 @@ impl Dispatcher {
         })
     }
 
+    /// What the node is to say of its pods' network.
+    pub(crate) fn network(&self) -> watch::Receiver<NetworkReport> {
+        self.network.report()
+    }
+
     /// Runs the node's pods until it is asked to stop, then ends their containers and waits for them. `ready` becomes `None` when
     /// all pods of the node are known.
     pub(crate) async fn run(
@@ -84,13 +98,7 @@ impl Dispatcher {
         ready: watch::Sender<Option<String>>,
         stop: Stop,
     ) {
-        let first = node.wait_for(Option::is_some);
-        let Some(Ok(first)) =
-            stop.agent.run_until_cancelled(first).await.map(|node| node.map(|node| node.clone()))
-        else {
-            return;
-        };
-        self.learn(first.as_deref());
+        let Some(Some(())) = stop.agent.run_until_cancelled(self.begin(&mut node)).await else { return };
         let mut events = Box::pin(watch_pods(&self.context, &self.view.name));
         loop {
             tokio::select! {
@@ -102,7 +110,7 @@ impl Dispatcher {
                 Some(Ok((pod, node))) = self.second_looks.join_next() => self.judge_again(&pod, node.as_ref()),
                 Ok(()) = node.changed() => {
                     let node = node.borrow_and_update().clone();
-                    self.learn(node.as_deref());
+                    self.learn(node.as_deref()).await;
                 }
             }
         }
@@ -110,10 +118,29 @@ impl Dispatcher {
         self.end().await;
     }
 
-    fn learn(&mut self, node: Option<&Node>) {
-        if let Some(node) = node {
-            self.view.learn(node);
+    /// Waits until the Node is known and, where pods can have addresses, the range of them. What an earlier agent gave to
+    /// pods is kept for them.
+    async fn begin(&mut self, node: &mut watch::Receiver<Option<Arc<Node>>>) -> Option<()> {
+        let first = node.wait_for(Option::is_some).await.ok()?.clone();
+        self.learn(first.as_deref()).await;
+        if self.network.lacks_range() {
+            let has_range =
+                |node: &Option<Arc<Node>>| node.as_deref().is_some_and(|node| !pod_ranges(node).is_empty());
+            let found = timeout(RANGE, node.wait_for(has_range)).await;
+            let found = found.ok().and_then(Result::ok).and_then(|node| node.clone());
+            self.learn(found.as_deref()).await;
         }
+        let left = self.left.iter().filter_map(|(uid, left)| left.as_ref().map(|left| (uid, left)));
+        for (uid, checkpoint) in left.filter(|(_, left)| !left.addresses.is_empty()) {
+            self.view.addresses.take(uid, &checkpoint.addresses);
+        }
+        Some(())
+    }
+
+    async fn learn(&mut self, node: Option<&Node>) {
+        let Some(node) = node else { return };
+        self.view.addresses.learn(self.network.follow(node).await);
+        self.view.learn(node);
     }
 
     fn watched(
@@ -157,6 +184,9 @@ impl Dispatcher {
     /// Ends and removes what an earlier agent left of pods that are gone from the API server.
     fn clear_orphans(&mut self) {
         let (mut known, left) = (take(&mut self.known), take(&mut self.left));
+        for uid in left.keys() {
+            self.view.addresses.release(uid);
+        }
         known.retain(|known| !self.workers.contains_key(&known.spec.pod.uid));
         let mut logs = take(&mut self.left_logs);
         logs.retain(|uid, _| !self.workers.contains_key(uid));
@@ -198,9 +228,15 @@ impl Dispatcher {
     /// Gives a pod a worker that begins after `delay`.
     fn assign(&mut self, pod: &Arc<Pod>, checkpoint: Option<&Checkpoint>, known: &[Known], delay: Duration) {
         let host = Arc::clone(&self.context.host);
-        let observed = recover(Arc::clone(pod), host, checkpoint, known, clock::now());
+        let mut observed = recover(Arc::clone(pod), host, checkpoint, known, clock::now());
         let (uid, admission) = (observed.uid(), observed.admission.clone());
         let is_over = observed.is_terminal();
+        if is_over {
+            self.view.addresses.release(&uid);
+        } else if admission == Admission::Admitted {
+            let addresses = self.addresses(&uid, pod, &observed.addresses);
+            apply(&mut observed, Event::Addressed(addresses), clock::now());
+        }
         let (worker, sender) = Worker::new(Arc::clone(&self.context), observed, known, self.reports.clone());
         self.workers.insert(uid.clone(), sender);
         if !is_over {
@@ -251,12 +287,25 @@ impl Dispatcher {
             self.view.residents.insert(uid.clone(), Resident::of(pod));
         }
         match verdict {
+            Verdict::Judged(Admission::Admitted) if *known == Admission::Awaited => self.admit(uid, pod),
             Verdict::Judged(verdict) if *known == Admission::Awaited => {
                 self.tell(uid, Event::Judged(verdict));
             }
             Verdict::Judged(_) => {}
             Verdict::Preempts(victims) => self.preempt(uid, victims),
         }
+    }
+
+    /// Tells a pod that it is taken, and what its addresses are.
+    fn admit(&mut self, uid: &PodUid, pod: &Pod) {
+        let addresses = self.addresses(uid, pod, &[]);
+        self.tell(uid, Event::Addressed(addresses));
+        self.tell(uid, Event::Judged(Admission::Admitted));
+    }
+
+    /// The pod's own addresses, which are its as long as it has its place; none where it has the node's.
+    fn addresses(&mut self, uid: &PodUid, pod: &Pod, earlier: &[IpAddr]) -> Vec<IpAddr> {
+        if pod.uses_host_network() { Vec::new() } else { self.view.addresses.take(uid, earlier) }
     }
 
     /// Ends the victims; their places are booked for the pod, which is told when all have ended.
@@ -270,6 +319,7 @@ impl Dispatcher {
     /// What a pod was promised is free. A pod that waited for its end, and for no other, is taken.
     fn vacate(&mut self, uid: &PodUid) {
         self.view.residents.remove(uid);
+        self.view.addresses.release(uid);
         self.preemptions.remove(uid);
         for victims in self.preemptions.values_mut() {
             victims.remove(uid);
@@ -277,7 +327,9 @@ impl Dispatcher {
         let ready: Vec<PodUid> =
             self.preemptions.extract_if(|_, victims| victims.is_empty()).map(|(uid, _)| uid).collect();
         for uid in ready {
-            self.tell(&uid, Event::Judged(Admission::Admitted));
+            if let Some(pod) = self.context.directory.pod(&uid) {
+                self.admit(&uid, &pod);
+            }
         }
     }
 

@@ -11,6 +11,7 @@ mod fetch;
 mod filesystem;
 mod handlers;
 mod mounts;
+mod network;
 mod objects;
 mod patch;
 mod perform;

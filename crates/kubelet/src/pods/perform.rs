@@ -105,7 +105,8 @@ impl Worker {
         let Some(image) = image else { return };
         let (context, outbox) = (Arc::clone(&self.context), self.outbox.clone());
         let work = Work::Start(container.clone());
-        let run = Run { container, attempt, image };
+        let addresses = self.observed.addresses.clone();
+        let run = Run { container, attempt, image, addresses };
         let task = self.tasks.spawn(async move { start(&context, &pod, run, outbox).await });
         self.works.insert(work, task);
     }

@@ -1,10 +1,11 @@
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use coracle_lifecycle::environment::{EnvironmentError, Variables, expand};
 use coracle_lifecycle::naming::NameTooLong;
 use coracle_lifecycle::{
-    ContainerId, ContainerSpec, Limits, LocalImage, LogFile, Network, Notice, Port, Protocol, Wish, quantity,
+    ContainerId, ContainerSpec, Limits, LogFile, Network, Notice, Port, Protocol, Wish, quantity,
 };
 use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -14,6 +15,7 @@ use super::environment::variables;
 use super::filesystem::{Copies, Furnishing, MountsError, Names};
 use super::objects::FetchError;
 use super::services::ServicesUnknown;
+use super::start::Run;
 use super::{Context, filesystem};
 
 /// The size at which a container's log is rotated, and how many files are kept: the kubelet's defaults.
@@ -46,13 +48,12 @@ pub(super) async fn resolve(
     context: &Context,
     pod: &Pod,
     declared: &Container,
-    attempt: u32,
-    image: LocalImage,
+    Run { attempt, image, addresses, .. }: Run,
 ) -> Result<Resolved, ConfigError> {
     let identity = pod.identity();
     let names = context.naming.of(pod).await?;
     tell(context, pod, declared, attempt, &names);
-    let network = network(context, pod, &names);
+    let network = network(context, pod, &names, addresses);
     let env = variables(context, pod, declared, &network).await?;
     let expanded = |texts: &Option<Vec<String>>| {
         texts.iter().flatten().map(|text| expand(text, |name| env.get(name))).collect()
@@ -122,12 +123,14 @@ fn with_hostname(variables: Variables, name: &str) -> Vec<(String, String)> {
     variables
 }
 
-fn network(context: &Context, pod: &Pod, names: &Names) -> Network {
-    let host = pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false);
+/// The pod's network; `own` are its own addresses, none where it has the node's.
+fn network(context: &Context, pod: &Pod, names: &Names, own: Vec<IpAddr>) -> Network {
+    let host = pod.uses_host_network();
+    let shares = own.is_empty();
     Network {
         host,
-        shared: !host,
-        addresses: context.host.addresses.clone(),
+        shared: shares && !host,
+        addresses: if shares { context.host.addresses.clone() } else { own },
         hostname: names.host_name.name.clone(),
         dns: names.dns.clone(),
     }

@@ -1,4 +1,5 @@
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -20,6 +21,8 @@ pub(super) struct Run {
     pub(super) container: String,
     pub(super) attempt: u32,
     pub(super) image: LocalImage,
+    /// The addresses that are the pod's own.
+    pub(super) addresses: Vec<IpAddr>,
 }
 
 #[derive(Debug, Error)]
@@ -91,11 +94,11 @@ async fn try_start(
     pod: &Pod,
     run: Run,
 ) -> Result<(Arc<dyn Container>, LastWords), Failure> {
+    let attempt = run.attempt;
     let declared = pod.container(&run.container).ok_or_else(|| Failure::Undeclared(run.container.clone()))?;
     ensure_non_root(pod, &declared, &run.image)?;
-    let Resolved { mut spec, furnishing } =
-        spec::resolve(context, pod, &declared, run.attempt, run.image).await?;
-    make_directories(context, &spec, run.attempt).await?;
+    let Resolved { mut spec, furnishing } = spec::resolve(context, pod, &declared, run).await?;
+    make_directories(context, &spec, attempt).await?;
     context.images.root_file_system(&spec.image, &spec.root).await?;
     furnish(furnishing).await?;
     let mut words = LastWords::of(&spec, pod, &declared);

@@ -101,21 +101,22 @@ fn time(timestamp: Timestamp) -> Time {
     )
 }
 
-/// The pod has an address from the time its volumes are there, and keeps it.
+/// The pod has an address from the time its volumes are there. One that has ended keeps what it had.
 fn addresses(observed: &Observed, before: &PodStatus) -> PodStatus {
-    let addresses = || observed.host.addresses.iter().map(ToString::to_string);
+    let host = || observed.host.addresses.iter().map(ToString::to_string);
     let mut status = PodStatus {
-        host_ip: addresses().next(),
-        host_ips: Some(addresses().map(|ip| HostIP { ip }).collect()),
+        host_ip: host().next(),
+        host_ips: Some(host().map(|ip| HostIP { ip }).collect()),
         pod_ip: before.pod_ip.clone(),
         pod_ips: before.pod_ips.clone(),
         ..PodStatus::default()
     };
     let has_begun = observed.volumes == Volumes::Mounted
         || observed.containers.iter().any(|container| container.state != ContainerState::Waiting);
-    if status.pod_ip.is_none() && has_begun {
-        status.pod_ip = addresses().next();
-        status.pod_ips = Some(addresses().map(|ip| PodIP { ip }).collect());
+    if has_begun && (status.pod_ip.is_none() || !observed.is_terminal()) {
+        let own = || observed.reached_at().iter().map(ToString::to_string);
+        status.pod_ip = own().next();
+        status.pod_ips = Some(own().map(|ip| PodIP { ip }).collect());
     }
     status
 }

@@ -37,6 +37,7 @@ use service::Service;
 use crate::container::Run;
 use crate::end::Verdict;
 use crate::log::Log;
+use crate::network::bolt;
 use crate::room::Room;
 use crate::tasks::Tasks;
 
@@ -132,12 +133,8 @@ impl Door {
 
     /// Accepts those whose connection was made before the listener goes.
     fn accept_rest(&self, listener: TcpListener) {
-        let Ok(listener) = listener.into_std() else { return };
-        while let Ok((stream, _)) = listener.accept() {
-            let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
-            if let Ok(stream) = stream {
-                self.welcome(stream);
-            }
+        for stream in bolt::close(listener) {
+            self.welcome(stream);
         }
     }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use futures::FutureExt as _;
 use wasmtime::StoreContextMut;
-use wasmtime::component::{Access, Accessor, Linker, Resource, StreamReader};
+use wasmtime::component::{Access, Accessor, Linker, Resource, ResourceType, StreamReader};
 use wasmtime_wasi::p3::bindings::sockets::types::{
     ErrorCode, HostTcpSocket, HostTcpSocketWithStore, HostUdpSocket, HostUdpSocketWithStore, IpAddressFamily,
     IpSocketAddress, TcpSocket, UdpSocket,
@@ -40,7 +40,20 @@ fn add_tcp(linker: &mut Linker<ComponentGuest>) -> wasmtime::Result<()> {
     })?;
     types.func_wrap_concurrent("[method]tcp-socket.connect", |store, (socket, address)| {
         Box::pin(async move { answer(connect_tcp(store, socket, address).await) })
-    })
+    })?;
+    types.resource("tcp-socket", ResourceType::host::<TcpSocket>(), drop_socket)
+}
+
+fn drop_socket(mut store: Store<'_>, number: u32) -> wasmtime::Result<()> {
+    let guest = store.data_mut();
+    let mut sockets = guest.sockets();
+    let is_listening = HostTcpSocket::get_is_listening(&mut sockets, Resource::new_borrow(number))?;
+    let address = HostTcpSocket::get_local_address(&mut sockets, Resource::new_borrow(number)).ok();
+    HostTcpSocket::drop(&mut sockets, Resource::new_own(number))?;
+    if let Some(address) = address.filter(|_| !is_listening) {
+        guest.world.network.closed(address.into());
+    }
+    Ok(())
 }
 
 fn add_udp(linker: &mut Linker<ComponentGuest>) -> wasmtime::Result<()> {

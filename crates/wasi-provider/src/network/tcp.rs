@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use wasmtime::StoreContextMut;
-use wasmtime::component::{Linker, Resource};
+use wasmtime::component::{Linker, Resource, ResourceType};
 use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpAddressFamily, IpSocketAddress};
 use wasmtime_wasi::p2::bindings::sockets::tcp::HostTcpSocket;
 use wasmtime_wasi::p2::{Network, SocketError, SocketResult, TcpSocket};
@@ -44,7 +44,20 @@ pub(super) fn add_to_linker(linker: &mut Linker<ComponentGuest>) -> wasmtime::Re
             let address = HostTcpSocket::remote_address(&mut store.data_mut().sockets(), socket);
             answer(address.map(|address| shown(&store, address)))
         },
-    )
+    )?;
+    tcp.resource("tcp-socket", ResourceType::host::<TcpSocket>(), drop_socket)
+}
+
+fn drop_socket(mut store: Store<'_>, number: u32) -> wasmtime::Result<()> {
+    let guest = store.data_mut();
+    let mut sockets = guest.sockets();
+    let is_listening = HostTcpSocket::is_listening(&mut sockets, Resource::new_borrow(number))?;
+    let address = HostTcpSocket::local_address(&mut sockets, Resource::new_borrow(number)).ok();
+    HostTcpSocket::drop(&mut sockets, Resource::new_own(number))?;
+    if let Some(address) = address.filter(|_| !is_listening) {
+        guest.world.network.closed(address.into());
+    }
+    Ok(())
 }
 
 /// A result as the component model has it; what is no error code of the interface ends the guest.

@@ -5,6 +5,7 @@
 mod client;
 mod conformance;
 mod containers;
+mod entrances;
 mod hostile;
 mod machine;
 mod network;

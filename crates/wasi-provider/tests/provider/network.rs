@@ -9,7 +9,7 @@ use coracle_lifecycle::{Cause, ContainerSpec, LocalImage, Network};
 use coracle_testing::conformance::{Bench, exit_of};
 use coracle_testing::target_dir;
 
-use crate::machine;
+use crate::{client, machine};
 
 /// The program `crates/guests/rust/net` as a component, as `cargo xtask guests` built it.
 fn net(folder: &std::path::Path) -> LocalImage {
@@ -203,4 +203,47 @@ async fn names_are_looked_up_in_the_containers_own_hosts_file() {
     assert_eq!(run("db.example").await, "10.1.2.3\n");
     assert_eq!(run("192.0.2.1").await, "192.0.2.1\n");
     assert!(run("nobody.example").await.starts_with("failed"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sockets_of_wasi_0_3_are_the_pods_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let provider = machine::provider(folder.path());
+    let bench = Bench::new(&provider, folder.path());
+    let mut spec = client::spec(&bench, &machine::built(folder.path(), "http-concurrent-rust"), &[]);
+    spec.network.shared = true;
+    let served = client::start(&bench, spec).await;
+    let pod = served.address.ip();
+
+    let tcp = TcpListener::bind((pod, 0)).unwrap();
+    let asked = format!("/tcp?{}", tcp.local_addr().unwrap());
+    let answering = tokio::task::spawn_blocking(move || {
+        let (mut stream, from) = tcp.accept().unwrap();
+        let mut word = [0; 2];
+        stream.read_exact(&mut word).unwrap();
+        stream.write_all(&word).unwrap();
+        from
+    });
+    let answer = served.get(&asked).await.body;
+    assert!(answer.starts_with("hi by"), "{answer} {}", log(&served.spec));
+    let from = answering.await.unwrap();
+    assert_eq!((from.ip(), answer), (pod, format!("hi by {from}\n")));
+
+    let udp = UdpSocket::bind((pod, 0)).unwrap();
+    let there = udp.local_addr().unwrap();
+    let answering = tokio::task::spawn_blocking(move || {
+        let mut word = [0; 2];
+        let (_, from) = udp.recv_from(&mut word).unwrap();
+        udp.send_to(&word, from).unwrap();
+        from
+    });
+    let answer = served.text(&format!("/udp?{there}")).await;
+    let from = answering.await.unwrap();
+    assert_eq!((from.ip(), answer), (pod, format!("hi from {there} by {from}\n")));
+
+    let there = SocketAddr::new(pod, 7015);
+    assert_eq!(served.text("/listen?0.0.0.0:7015").await, format!("{there}\n"));
+    assert_eq!(tokio::task::spawn_blocking(move || ask(there, "hello")).await.unwrap(), "hello");
+    assert_eq!(served.text("/listen?192.0.2.1:7015").await, "ErrorCode::AddressNotBindable\n");
+    assert_eq!(served.text("/resolve?localhost").await, "127.0.0.1\n(0, 0, 0, 0, 0, 0, 0, 1)\n");
 }

@@ -9,12 +9,13 @@ fn main() {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match words.as_slice() {
         ["echo", address] => echo(address),
+        ["answer", address] => answer(address),
         ["ask", address, text] => ask(address, text),
         ["bind", address] => listener(address).and_then(|listener| say(&format!("bound {}", listener.local_addr()?))),
         ["udp-echo", address] => udp_echo(address),
         ["udp-ask", address, text] => udp_ask(address, text),
         ["resolve", name] => resolve(name),
-        _ => Err(io::Error::other("net echo|ask|bind|udp-echo|udp-ask|resolve …")),
+        _ => Err(io::Error::other("net echo|answer|ask|bind|udp-echo|udp-ask|resolve …")),
     };
     if let Err(error) = outcome {
         println!("failed {:?}: {error}", error.kind());
@@ -31,11 +32,10 @@ fn say(line: &str) -> io::Result<()> {
 fn listener(_: &str) -> io::Result<TcpListener> {
     use std::os::fd::FromRawFd;
     let count: i32 = env::var("LISTEN_FDS").ok().and_then(|count| count.parse().ok()).unwrap_or_default();
-    let directories: i32 = env::var("LISTEN_FDS_START").ok().and_then(|first| first.parse().ok()).unwrap_or(3);
     if count == 0 {
         return Err(io::Error::other("LISTEN_FDS is not set"));
     }
-    Ok(unsafe { TcpListener::from_raw_fd(directories) })
+    Ok(unsafe { TcpListener::from_raw_fd(3) })
 }
 
 #[cfg(not(target_env = "p1"))]
@@ -62,6 +62,20 @@ fn echo(address: &str) -> io::Result<()> {
                 break;
             }
         }
+    }
+}
+
+/// Answers every HTTP request alike.
+fn answer(address: &str) -> io::Result<()> {
+    let listener = listener(address)?;
+    say("listening")?;
+    loop {
+        let (mut stream, _) = listener.accept()?;
+        let (mut head, mut byte) = (Vec::new(), [0]);
+        while !head.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
+            head.push(byte[0]);
+        }
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\n\r\nhello\n");
     }
 }
 

@@ -1,5 +1,7 @@
 //! A server of wasip3, whose instances can answer several requests at a time.
 
+mod network;
+
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use wasip3::clocks::monotonic_clock::wait_for;
@@ -42,6 +44,10 @@ impl wasip3::exports::http::handler::Guest for Server {
             }
             "/echo" => Ok(echo(request)),
             "/fetch" => Ok(text(fetch(argument).await.unwrap_or_else(|error| format!("{error:?}\n")))),
+            "/tcp" => Ok(text(network::ask_tcp(argument).await.unwrap_or_else(|error| format!("{error:?}\n")))),
+            "/udp" => Ok(text(network::ask_udp(argument).await.unwrap_or_else(|error| format!("{error:?}\n")))),
+            "/listen" => Ok(text(network::listen(argument).unwrap_or_else(|error| format!("{error:?}\n")))),
+            "/resolve" => Ok(text(network::resolve(argument).await)),
             "/half" => Ok(half()),
             "/never" => {
                 wait_for(milliseconds("10000000")).await;

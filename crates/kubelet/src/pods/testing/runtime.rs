@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use coracle_lifecycle::{
     BoxFuture, Cause, Container, ContainerId, ContainerSpec, Digest, ExecError, ExecRequest, Exit, ImageKind,
-    Known, LocalImage, PodUid, PrepareError, Provider, RuntimeInfo, StartError, Streams, Unsupported, Usage,
+    Known, LocalImage, NoNetwork, NodeNetwork, PodUid, PrepareError, Provider, RuntimeInfo, StartError,
+    Streams, Unsupported, Usage,
 };
 use futures::AsyncWriteExt;
 use jiff::Timestamp;
@@ -42,6 +43,8 @@ pub(crate) struct Runtime {
     pub(crate) execs: Vec<Vec<String>>,
     /// The exit code of the command `program health`.
     pub(crate) health: i32,
+    /// Pods can have addresses of their own.
+    pub(crate) gives_addresses: bool,
     /// Pods that were removed as a whole.
     pub(crate) removed_pods: BTreeSet<String>,
     /// Containers that ended because they were removed: a node never does that.
@@ -220,6 +223,12 @@ impl Provider for FakeRuntime {
         let asks = pod.spec.as_ref().and_then(|spec| spec.host_pid) == Some(true);
         let refusal = || Unsupported { field: "spec.hostPID".to_owned(), why: "not here".to_owned() };
         if asks { Err(refusal()) } else { Ok(()) }
+    }
+
+    fn open_network<'a>(&'a self, _: &'a NodeNetwork) -> BoxFuture<'a, Result<(), NoNetwork>> {
+        let gives = self.state.borrow().gives_addresses;
+        let answer = gives.then_some(()).ok_or_else(|| NoNetwork("as the test wants".to_owned()));
+        Box::pin(async { answer })
     }
 
     fn prepare<'a>(&'a self, image: &'a LocalImage) -> BoxFuture<'a, Result<ImageKind, PrepareError>> {

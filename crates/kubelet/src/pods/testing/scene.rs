@@ -95,6 +95,13 @@ impl Scene {
         }
     }
 
+    /// Gives the node, which has room for 10 pods, a range for their addresses.
+    pub(crate) fn give_range(&self, range: &str) {
+        let mut node = (*node(10)).clone();
+        node.spec.get_or_insert_default().pod_cidr = Some(range.to_owned());
+        self.node.send_replace(Some(Arc::new(node)));
+    }
+
     /// Says how many pods the node has room for.
     pub(crate) fn make_room(&self, pods: u32) {
         self.node.send_replace(Some(node(pods)));

@@ -1,5 +1,6 @@
 //! Workers and the dispatcher in paused time, between an API server, a runtime and an image store in memory; and that the runtime in memory is one.
 
+mod addresses;
 mod admission;
 mod agent;
 mod care;

@@ -1,0 +1,151 @@
+//! How connections come into a container: by sockets that a wasip1 module finds open, or by a component's own; and how
+//! those inside are treated when it is stopped.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coracle_lifecycle::{Cause, Container, ContainerSpec, Provider as _, StartError};
+use coracle_testing::conformance::{Bench, exit_of};
+
+use crate::client;
+use crate::machine;
+
+const GRACE: Duration = Duration::from_secs(30);
+/// A server as a module, and as a component.
+const SERVERS: [&str; 2] = ["net-rust", "net-rust-p2"];
+
+/// A server that sends back what it gets, and its only TCP port.
+fn spec(bench: &Bench<'_>, folder: &Path, name: &str) -> (ContainerSpec, SocketAddr) {
+    let mut spec = client::spec(bench, &machine::built(folder, name), &[]);
+    spec.network.shared = true;
+    let address = SocketAddr::new(spec.network.addresses[0], spec.ports[1].number);
+    spec.args = vec!["echo".to_owned(), format!("0.0.0.0:{}", address.port())];
+    (spec, address)
+}
+
+async fn start(bench: &Bench<'_>, spec: &ContainerSpec) -> Arc<dyn Container> {
+    let container = bench.start(spec.clone()).await;
+    let log = || std::fs::read_to_string(&spec.log.path).unwrap_or_default();
+    while !log().contains("listening") {
+        let ended = tokio::time::timeout(Duration::from_millis(5), container.exited()).await;
+        assert!(ended.is_err(), "{ended:?}: {}", log());
+    }
+    container
+}
+
+/// Has a word sent back; the other side's threads are others.
+fn exchange(stream: &mut TcpStream, word: &str) {
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.write_all(word.as_bytes()).unwrap();
+    let mut answer = vec![0; word.len()];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, word.as_bytes());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_finds_its_declared_ports_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let provider = machine::provider(folder.path());
+    let bench = Bench::new(&provider, folder.path());
+    let (spec, address) = spec(&bench, folder.path(), "net-rust");
+    let container = start(&bench, &spec).await;
+    for word in ["one", "other"] {
+        exchange(&mut TcpStream::connect(address).unwrap(), word);
+    }
+    TcpStream::connect(address).unwrap().write_all(b"quit").unwrap();
+    assert_eq!(exit_of(&*container).await.cause, Cause::Exited(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_still_finds_its_directories() {
+    let folder = tempfile::tempdir().unwrap();
+    let provider = machine::provider(folder.path());
+    let bench = Bench::new(&provider, folder.path());
+    let mut spec = client::spec(&bench, &machine::built(folder.path(), "files-rust"), &[]);
+    spec.args = vec!["/known".to_owned()];
+    spec.network.shared = true;
+    std::fs::write(spec.root.join("known"), "content").unwrap();
+    let (exit, text) = bench.run(spec).await;
+    assert_eq!((exit.cause, text.as_str()), (Cause::Exited(0), "file /known\ncontent\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_go_module_serves_many_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let provider = machine::provider(folder.path());
+    let bench = Bench::new(&provider, folder.path());
+    let (mut spec, address) = spec(&bench, folder.path(), "tcp-echo-go");
+    spec.args.clear();
+    let container = start(&bench, &spec).await;
+    let mut clients: Vec<_> = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
+    for round in 0..3 {
+        for (number, client) in clients.iter_mut().enumerate() {
+            exchange(client, &format!("{round} {number}"));
+        }
+    }
+    drop(clients);
+    container.stop(GRACE);
+    assert_eq!(exit_of(&*container).await.cause, Cause::Stopped);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_is_taken_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let provider = machine::provider(folder.path());
+    let bench = Bench::new(&provider, folder.path());
+    let (spec, address) = spec(&bench, folder.path(), "net-rust");
+    let _taken = TcpListener::bind(address).unwrap();
+    provider.prepare(&spec.image).await.unwrap();
+    let Err(StartError::Failed(why)) = provider.start(spec).await else { panic!("it has started") };
+    let named = format!("cannot listen on address {}, port {}: ", address.ip(), address.port());
+    assert!(why.starts_with(&named), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_inside_when_a_server_is_stopped_is_served_to_the_end_and_nobody_comes_after() {
+    let folder = tempfile::tempdir().unwrap();
+    let provider = machine::provider(folder.path());
+    let bench = Bench::new(&provider, folder.path());
+    for name in SERVERS {
+        let (spec, address) = spec(&bench, folder.path(), name);
+        let container = start(&bench, &spec).await;
+        let mut inside = TcpStream::connect(address).unwrap();
+        exchange(&mut inside, "before");
+        // Connected, but not accepted: the server has one client at a time.
+        let mut queued = TcpStream::connect(address).unwrap();
+        container.stop(GRACE);
+        let is_refused = || TcpStream::connect_timeout(&address, Duration::from_millis(100)).is_err();
+        while !is_refused() {}
+        exchange(&mut inside, "after");
+        drop(inside);
+        exchange(&mut queued, "queued");
+        let running = tokio::time::timeout(Duration::from_millis(50), container.exited()).await;
+        assert!(running.is_err(), "{name}: {running:?}");
+        drop(queued);
+        assert_eq!(exit_of(&*container).await.cause, Cause::Stopped, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_with_nobody_inside_ends_at_once_and_one_with_somebody_after_its_grace() {
+    let folder = tempfile::tempdir().unwrap();
+    let provider = machine::provider(folder.path());
+    let bench = Bench::new(&provider, folder.path());
+    for name in SERVERS {
+        let (spec, address) = spec(&bench, folder.path(), name);
+        let container = start(&bench, &spec).await;
+        exchange(&mut TcpStream::connect(address).unwrap(), "gone");
+        container.stop(GRACE);
+        assert_eq!(exit_of(&*container).await.cause, Cause::Stopped, "{name}");
+
+        let (spec, address) = self::spec(&bench, folder.path(), name);
+        let container = start(&bench, &spec).await;
+        let mut inside = TcpStream::connect(address).unwrap();
+        exchange(&mut inside, "here");
+        container.stop(Duration::from_millis(300));
+        assert_eq!(exit_of(&*container).await.cause, Cause::Killed, "{name}");
+    }
+}
