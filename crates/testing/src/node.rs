@@ -28,6 +28,8 @@ pub struct NodeOptions {
     pub name: String,
     /// The `coracle` program: `env!("CARGO_BIN_EXE_coracle")` in the tests of its crate.
     pub binary: PathBuf,
+    /// The kubeconfig it acts by; one of its own identity unless given.
+    pub kubeconfig: Option<PathBuf>,
     /// Registries, as `HOST:PORT`, that the node may ask over plain HTTP.
     pub insecure_registries: Vec<String>,
     /// The node's root directory; a folder that vanishes with the [`Node`] unless given.
@@ -160,9 +162,10 @@ impl Node {
 }
 
 fn arguments(options: &NodeOptions, identity: &NodeIdentity, port: u16, root: &Path) -> Vec<String> {
+    let kubeconfig = options.kubeconfig.as_ref().unwrap_or(&identity.kubeconfig);
     let mut arguments = vec![
         "node".to_owned(),
-        format!("--kubeconfig={}", identity.kubeconfig.display()),
+        format!("--kubeconfig={}", kubeconfig.display()),
         format!("--hostname-override={}", options.name),
         "--node-ip=127.0.0.1".to_owned(),
         format!("--port={port}"),

@@ -34,6 +34,7 @@ mod outage;
 mod programs;
 mod refusals;
 mod registries;
+mod rotation;
 mod scene;
 mod servers;
 mod sizes;

@@ -134,6 +134,38 @@ fn a_write_that_fails_leaves_what_was_there() {
     assert_eq!(names(root.path()).unwrap().len(), visible_names(&new()).len() + 2);
 }
 
+/// Whatever call finds the disk full, who reads sees the old or the new, and nothing else takes up room.
+#[test]
+fn a_full_disk_is_named_and_leaves_what_was_there() {
+    for calls in 0.. {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), &old()).unwrap();
+        let left = Cell::new(Some(calls));
+        let before_each = || match left.take() {
+            Some(0) => Err(ErrorKind::StorageFull.into()),
+            rest => {
+                left.set(rest.map(|rest| rest - 1));
+                Ok(())
+            }
+        };
+        let writer = Writer { directory: root.path(), group: None, before_each: &before_each };
+        let written = writer.write(&new());
+        let seen = seen(root.path());
+        let Err(error) = written else {
+            assert_eq!(seen, texts(&new()));
+            break;
+        };
+        assert_eq!(error.kind(), ErrorKind::StorageFull, "after {calls} calls");
+        assert!(seen == texts(&old()) || seen == texts(&new()), "after {calls} calls: {seen:?}");
+        let payloads = names(root.path()).unwrap();
+        let payloads =
+            payloads.iter().filter(|name| root.path().join(name).symlink_metadata().unwrap().is_dir());
+        assert!(payloads.count() <= 2, "after {calls} calls");
+        write(root.path(), &new()).unwrap();
+        assert_eq!(names(root.path()).unwrap().len(), visible_names(&new()).len() + 2);
+    }
+}
+
 #[test]
 fn what_is_written_belongs_to_the_group() {
     let root = tempfile::tempdir().unwrap();
