@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::{NamedTempFile, TempDir};
 
 use crate::digest::digest_of;
+use crate::spread::Sharing;
 
 /// No reference, and so no record of one, comes near this many bytes.
 const RECORD_LIMIT: u64 = 64 * 1024;
@@ -55,7 +56,9 @@ impl Disk {
             make_private(folder)?;
         }
         for leftover in fs::read_dir(&disk.unfinished)? {
-            remove_aside(&leftover?.path())?;
+            let leftover = leftover?.path();
+            Sharing::end_trial(&leftover)?;
+            remove_aside(&leftover)?;
         }
         Ok(disk)
     }

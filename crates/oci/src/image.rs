@@ -13,7 +13,7 @@ use crate::registry::MANIFEST_LIMIT;
 /// The documents of an image, from what its reference led to, to the program.
 #[derive(Debug, Clone)]
 pub(crate) struct Documents {
-    /// The manifest, after the index that led to it if there was one, each with its bytes.
+    /// The manifest, after the indexes that led to it, each with its bytes.
     pub(crate) chain: Vec<(Digest, Vec<u8>)>,
     /// The digest of the manifest, the last of the chain.
     pub(crate) manifest: Digest,
@@ -31,17 +31,18 @@ pub(crate) enum LoadError {
     Config(#[from] ConfigError),
     #[error("{0} is missing")]
     Missing(Digest),
-    #[error("an index within an index")]
-    Nested,
     #[error("its reference cannot be parsed")]
     Name,
     #[error("its reference names another digest")]
     OtherDigest,
 }
 
-/// Where a manifest leads: on to another document, or to the end of the chain.
+/// Indexes may lead to indexes, but not on and on: an image has no more documents than this.
+const MOST_DOCUMENTS: usize = 4;
+
+/// Where a manifest leads: with the chain so far on to another document, or to its end.
 pub(crate) enum Step {
-    Next(Descriptor),
+    Next(Vec<(Digest, Vec<u8>)>, Descriptor),
     End(Documents),
 }
 
@@ -51,7 +52,10 @@ pub(crate) fn step(chain: Vec<(Digest, Vec<u8>)>) -> Result<Step, ManifestError>
         return Err(ManifestError::Malformed("there is none".to_owned()));
     };
     match read(bytes)? {
-        Document::Index(entry) => Ok(Step::Next(entry)),
+        Document::Index(_) if chain.len() >= MOST_DOCUMENTS => {
+            Err(ManifestError::Unsupported("its indexes are nested too deep".to_owned()))
+        }
+        Document::Index(entry) => Ok(Step::Next(chain, entry)),
         Document::Image(body) => Ok(Step::End(Documents { manifest: digest.clone(), chain, body })),
     }
 }
@@ -136,14 +140,13 @@ pub(crate) fn load(disk: &Disk, record: &Record) -> Result<(String, Entry), Load
     if name.digest().is_some_and(|digest| *digest != record.target) {
         return Err(LoadError::OtherDigest);
     }
-    let chain = vec![(record.target.clone(), disk.read(&record.target, MANIFEST_LIMIT)?)];
-    let documents = match step(chain.clone())? {
-        Step::End(documents) => documents,
-        Step::Next(entry) => {
-            let bytes = disk.read(&entry.digest, MANIFEST_LIMIT)?;
-            match step(chain.into_iter().chain([(entry.digest, bytes)]).collect())? {
-                Step::End(documents) => documents,
-                Step::Next(_) => return Err(LoadError::Nested),
+    let mut chain = vec![(record.target.clone(), disk.read(&record.target, MANIFEST_LIMIT)?)];
+    let documents = loop {
+        match step(chain)? {
+            Step::End(documents) => break documents,
+            Step::Next(known, entry) => {
+                let bytes = disk.read(&entry.digest, MANIFEST_LIMIT)?;
+                chain = [known, vec![(entry.digest, bytes)]].concat();
             }
         }
     };

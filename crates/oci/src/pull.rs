@@ -179,18 +179,18 @@ impl Pull {
         if let Some(wanted) = self.name.digest().filter(|wanted| **wanted != first.0) {
             return Err(self.wrong_manifest(wanted, &first.0));
         }
-        let entry = match self.step(vec![first.clone()])? {
-            Step::End(documents) => return Ok(documents),
-            Step::Next(entry) => entry,
-        };
-        let second =
-            repository.manifest(entry.digest.as_str()).await.map_err(|error| self.unresolved(&error))?;
-        if second.0 != entry.digest {
-            return Err(self.wrong_manifest(&entry.digest, &second.0));
-        }
-        match self.step(vec![first, second])? {
-            Step::End(documents) => Ok(documents),
-            Step::Next(_) => Err(self.unsupported("an index within an index is not supported")),
+        let mut chain = vec![first];
+        loop {
+            let (known, entry) = match self.step(chain)? {
+                Step::End(documents) => return Ok(documents),
+                Step::Next(known, entry) => (known, entry),
+            };
+            let next = repository.manifest(entry.digest.as_str()).await;
+            let next = next.map_err(|error| self.unresolved(&error))?;
+            if next.0 != entry.digest {
+                return Err(self.wrong_manifest(&entry.digest, &next.0));
+            }
+            chain = [known, vec![next]].concat();
         }
     }
 

@@ -45,6 +45,15 @@ impl Sharing {
         Ok(Self::Files(if cloned.is_ok() { Way::Reflink } else { Way::Copy }))
     }
 
+    /// Undoes what [`Self::find`] may have left mounted in `directory` when its process was killed.
+    pub(crate) fn end_trial(directory: &Path) -> io::Result<()> {
+        match unmount(directory.join("to"), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+            // It is no mount, is not there, or this process could not have made it.
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT | Errno::NOTDIR | Errno::PERM) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// What it is, in words.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -176,6 +185,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         // Whatever this machine has; the other ways are refused by it.
         check(Sharing::find(folder.path()).unwrap());
+    }
+
+    #[test]
+    fn a_trial_that_was_killed_can_be_undone() {
+        let folder = sample();
+        Sharing::end_trial(folder.path()).unwrap();
+        let (from, to) = (folder.path().join("image"), folder.path().join("to"));
+        fs::create_dir(&to).unwrap();
+        // Where this machine mounts nothing there is nothing to undo.
+        let _ = overlay(&from, &to);
+        Sharing::end_trial(folder.path()).unwrap();
+        assert_eq!(fs::read_dir(to).unwrap().count(), 0);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod escapes;
 mod faults;
 mod files;
 mod fixture;
+mod killed;
 mod layers;
 mod mirrors;
 mod pulls;

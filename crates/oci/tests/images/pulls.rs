@@ -103,6 +103,32 @@ async fn an_index_leads_to_its_wasm_image() {
     assert_eq!(fixture.find(&format!("app@{}", image.digest())).await.unwrap().digest, image.digest());
 }
 
+/// Puts an index of what `bytes` are under `tag` and under its digest.
+fn push_index(fixture: &Fixture, tag: &str, bytes: &[u8]) -> Vec<u8> {
+    let entry = descriptor("application/vnd.oci.image.index.v1+json", bytes);
+    let index = json!({ "schemaVersion": 2, "manifests": [entry] }).to_string().into_bytes();
+    fixture.server.content(&manifest_path("app", tag), index.clone());
+    fixture.server.content(&manifest_path("app", digest(&index).as_str()), index.clone());
+    index
+}
+
+#[tokio::test]
+async fn indexes_may_be_nested_but_not_on_and_on() {
+    let fixture = Fixture::start().await;
+    let image = Image::new(CNCF, "hello");
+    image.push(&fixture.server, "app", "bare");
+    let mut bytes = image.bytes().to_vec();
+    for depth in 1..=4 {
+        bytes = push_index(&fixture, &depth.to_string(), &bytes);
+    }
+    assert_eq!(fixture.pull("app:3").await.unwrap().digest, image.digest());
+    let refused = fixture.pull("app:4").await.unwrap_err();
+    assert!(matches!(&refused, ImageError::Unsupported(_)), "{refused:?}");
+    assert!(refused.to_string().ends_with("its indexes are nested too deep"), "{refused}");
+    let fixture = fixture.reopen();
+    assert_eq!(fixture.find("app:3").await.unwrap().digest, image.digest());
+}
+
 #[tokio::test]
 async fn what_cannot_run_here_is_refused_by_name_and_nothing_of_it_is_downloaded() {
     let fixture = Fixture::start().await;
