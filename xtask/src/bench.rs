@@ -9,6 +9,7 @@ use crate::progress::{say, wait};
 use crate::stage::{Built, MANIFEST_REGISTRY, Stage, TAG};
 
 mod agent;
+pub(crate) mod images;
 mod load;
 mod watches;
 
@@ -45,6 +46,12 @@ pub(crate) fn run(loads: &[usize], config_maps: Option<usize>) -> anyhow::Result
         .collect::<Result<_, _>>()?;
     print(&rows);
     Ok(())
+}
+
+/// The middle one; of an even number the greater of the two.
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
 /// The image is pulled and compiled by one pod before: every figure is that of a warm node.

@@ -31,11 +31,11 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Builds the `coracle` program and says where it lies. Chosen as a program of the whole workspace, not by package: so its
+/// Builds a program and says where it lies. Chosen as a program of the whole workspace, not by package: so its
 /// dependencies have the features, and are the builds, that the tests have.
-pub(crate) fn build_coracle() -> anyhow::Result<PathBuf> {
-    cargo(&["build", "--bin", "coracle"])?;
-    Ok(target_dir().join("debug").join("coracle"))
+pub(crate) fn build_program(name: &str) -> anyhow::Result<PathBuf> {
+    cargo(&["build", "--bin", name])?;
+    Ok(target_dir().join("debug").join(name))
 }
 
 fn shown(command: &Command) -> String {

@@ -49,6 +49,9 @@ enum Command {
         /// How many config maps all pods mount, with `--volumes`.
         #[arg(long, default_value_t = 1, requires = "volumes")]
         config_maps: usize,
+        /// Measures images with files instead.
+        #[arg(long, conflicts_with_all = ["pods", "volumes"])]
+        images: bool,
     },
 }
 
@@ -69,6 +72,9 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Check => check::run(),
         Command::Tools => Ok(tools::build(progress::say)?),
         Command::Guests => guests::build_all(workspace()).map(drop),
-        Command::Bench { pods, volumes, config_maps } => bench::run(&pods, volumes.then_some(config_maps)),
+        Command::Bench { images: true, .. } => bench::images::run(),
+        Command::Bench { pods, volumes, config_maps, .. } => {
+            bench::run(&pods, volumes.then_some(config_maps))
+        }
     }
 }

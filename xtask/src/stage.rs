@@ -25,7 +25,7 @@ impl Built {
     pub(crate) fn all() -> anyhow::Result<Self> {
         step("control plane and registry (the first time about 6 minutes)", || Ok(tools::build(say)?))?;
         let guests = step("guest programs", || guests::build(workspace()))?.dir;
-        let coracle = step("coracle", cargo::build_coracle)?;
+        let coracle = step("coracle", || cargo::build_program("coracle"))?;
         Ok(Self { coracle, guests })
     }
 }

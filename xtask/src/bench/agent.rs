@@ -16,11 +16,9 @@ impl Usage {
     pub(super) fn of(process: u32) -> anyhow::Result<Self> {
         let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
         let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-        let ticks = cpu_ticks(&stat).context("no CPU time in /proc/PID/stat")?;
-        #[expect(clippy::cast_precision_loss, reason = "ticks and their rate are far below 2^52")]
-        let seconds = ticks as f64 / rustix::param::clock_ticks_per_second() as f64;
+        let cpu = cpu(cpu_ticks(&stat))?;
         let resident_kib = resident(&status).context("no VmRSS in /proc/PID/status")?;
-        Ok(Self { cpu: Duration::from_secs_f64(seconds), resident_kib })
+        Ok(Self { cpu, resident_kib })
     }
 
     /// The growth since `earlier`, for each of `pods`.
@@ -33,9 +31,27 @@ impl Usage {
     }
 }
 
-/// User and system time: fields 14 and 15, counted after the name, which may contain anything.
+/// What the children of this process, those that have ended, have used.
+pub(super) fn children_cpu() -> anyhow::Result<Duration> {
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    cpu(ticks(&stat, 13))
+}
+
+fn cpu(ticks: Option<u64>) -> anyhow::Result<Duration> {
+    let ticks = ticks.context("no CPU time in /proc/PID/stat")?;
+    #[expect(clippy::cast_precision_loss, reason = "ticks and their rate are far below 2^52")]
+    let seconds = ticks as f64 / rustix::param::clock_ticks_per_second() as f64;
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+/// User and system time of the process: fields 14 and 15, counted after the name, which may contain anything.
 fn cpu_ticks(stat: &str) -> Option<u64> {
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    ticks(stat, 11)
+}
+
+/// The sum of two fields, of which the first is so many after the name.
+fn ticks(stat: &str, first: usize) -> Option<u64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(first);
     let user: u64 = fields.next()?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
     Some(user + system)
@@ -54,6 +70,7 @@ mod tests {
     fn the_kernels_words_are_read() {
         let stat = "7 (a ) b) S 1 7 7 0 -1 4194304 100 0 0 0 30 12 0 0 20 0 1 0 5 1 1";
         assert_eq!(cpu_ticks(stat), Some(42));
+        assert_eq!(ticks(stat, 13), Some(20));
         assert_eq!(resident("Name:\tx\nVmRSS:\t  2048 kB\n"), Some(2048.0));
     }
 

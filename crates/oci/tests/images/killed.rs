@@ -15,7 +15,7 @@ const KILLS: u32 = 200;
 
 fn begin(fixture: &Fixture) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_coracle-pull"));
-    command.arg(fixture.directory.path()).arg(fixture.reference("app:1")).arg(fixture.server.host());
+    command.arg(fixture.directory.path()).arg(fixture.server.host()).arg(fixture.reference("app:1"));
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
