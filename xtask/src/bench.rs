@@ -60,10 +60,10 @@ async fn measure(built: &Built, pods: usize, config_maps: Option<usize>) -> anyh
     let stage = Stage::start(built, cluster, NODE, &[IMAGE.to_owned()]).await?;
     let reference = format!("{IMAGE}:{TAG}");
     let template = Template { image: stage.registry.image(&reference), config_maps };
-    wait("warming up with one pod", load::run(&stage.cluster, &template, 1)).await?;
-    let agent = stage.node.process_id();
     let client = stage.cluster.admin().await?;
     let watches = watches::of_config_maps(&client).await?;
+    wait("warming up with one pod", load::run(&stage.cluster, &template, 1)).await?;
+    let agent = stage.node.process_id();
     let before = Usage::of(agent)?;
     let what = format!("{pods} pods from {} clients", load::CLIENTS);
     let started = wait(&what, load::run(&stage.cluster, &template, pods)).await;

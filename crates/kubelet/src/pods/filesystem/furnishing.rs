@@ -125,7 +125,7 @@ fn make(root: &Beneath, path: &str, mode: u32) -> Result<(), FurnishingError> {
     root.make_directory(relative(path), mode).map_err(|source| failed(path, source))
 }
 
-/// Who may not make devices has a file for what is thrown away, and no others.
+/// Who may not make devices has something for what is thrown away, and no others.
 fn make_devices(root: &Beneath) -> Result<(), FurnishingError> {
     make(root, "/dev", 0o755)?;
     for (name, number) in DEVICES {
@@ -134,12 +134,19 @@ fn make_devices(root: &Beneath) -> Result<(), FurnishingError> {
             continue;
         }
         match root.make_device(&path, MEMORY_DEVICES, number) {
-            Err(_) if name == "null" => root.write(&path, b"", 0o666),
+            Err(_) if name == "null" => discard(root, &path),
             _ => Ok(()),
         }
         .map_err(|source| failed("/dev/null", source))?;
     }
     Ok(())
+}
+
+/// Where no device can be used, such as in the files of an image, the machine's own is mounted. Who may not do that either has
+/// a file.
+fn discard(root: &Beneath, path: &Path) -> io::Result<()> {
+    let bound = Found::at(Path::new("/dev/null")).and_then(|null| root.bind(&null, path, false));
+    bound.or_else(|_| root.write(path, b"", 0o666))
 }
 
 /// Copies files and directories, and what links lead to as far as it is in the same directory.

@@ -125,6 +125,27 @@ async fn what_is_deleted_while_it_is_used_stays_until_it_is_there_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_disk_refuses_is_named_and_tried_again_and_what_was_there_stays() {
+    let scene = Scene::new().await;
+    scene.api.put(SETTINGS, json!({ "data": { "k": "one" } }));
+    scene.create("p", with_volume(json!({ "configMap": { "name": "settings" } })));
+    let volume = source_of(&scene, "p").await;
+    scene.phase("p", "Running").await;
+    let aside = volume.with_extension("aside");
+    fs::rename(&volume, &aside).unwrap();
+    fs::write(&volume, "").unwrap();
+    scene.api.put(SETTINGS, json!({ "data": { "k": "two" } }));
+    let message = scene.event("FailedMount").await;
+    let begin = "MountVolume.SetUp failed for volume \"v\" : ";
+    assert!(message.starts_with(begin) && message.len() > begin.len() + 10, "{message}");
+    assert_eq!(fs::read_to_string(aside.join("k")).unwrap(), "one");
+    fs::remove_file(&volume).unwrap();
+    fs::rename(&aside, &volume).unwrap();
+    holds(&volume.join("k"), "two").await;
+    assert_eq!(container(scene.api.state.borrow().pod("p"))["restartCount"], 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn secrets_lie_in_memory_and_go_with_the_pod() {
     let scene = Scene::new().await;
     scene.api.put(KEYS, json!({ "data": { "k": "b25l" } }));

@@ -40,6 +40,8 @@ pub(super) struct MountError {
 enum Cause {
     #[error("{0} volumes are not supported by this node yet")]
     UnsupportedKind(String),
+    #[error("an emptyDir of medium {0:?} is not supported by this node")]
+    Medium(String),
     #[error(transparent)]
     Projection(#[from] ProjectionError),
     #[error(transparent)]
@@ -97,21 +99,20 @@ async fn make_one(context: &Arc<Context>, pod: &Pod, volume: &Volume) -> Result<
     } else if volume.image.is_some() {
         // It comes with the image of the first container that mounts it.
         Ok(())
-    } else if let Some(in_memory) = empty(volume) {
-        make_empty(context, pod, volume, in_memory).await
+    } else if plugin(volume) == "emptyDir" {
+        make_empty(context, pod, volume, is_in_memory(volume)?).await
     } else {
         Err(Cause::UnsupportedKind(plugin(volume)))
     }
 }
 
-/// Whether an empty directory is to lie in memory; `None` for a volume of another kind, or on another medium.
-fn empty(volume: &Volume) -> Option<bool> {
+/// Whether an empty directory is to lie in memory.
+fn is_in_memory(volume: &Volume) -> Result<bool, Cause> {
     let medium = volume.empty_dir.as_ref().and_then(|source| source.medium.as_deref()).unwrap_or_default();
     match medium {
-        _ if plugin(volume) != "emptyDir" => None,
-        "" => Some(false),
-        "Memory" => Some(true),
-        _ => None,
+        "" => Ok(false),
+        "Memory" => Ok(true),
+        other => Err(Cause::Medium(other.to_owned())),
     }
 }
 
@@ -197,6 +198,17 @@ mod tests {
         assert_eq!(kind(json!({ "name": "v", "hostPath": { "path": "/x" } })), "hostPath");
         assert_eq!(kind(json!({ "name": "v", "emptyDir": {} })), "emptyDir");
         assert_eq!(kind(json!({ "name": "v" })), "emptyDir");
+    }
+
+    #[test]
+    fn scratch_space_is_on_the_disk_or_in_memory() {
+        let lies = |medium: &str| {
+            let source = json!({ "name": "v", "emptyDir": { "medium": medium } });
+            is_in_memory(&serde_json::from_value(source).unwrap()).map_err(|cause| cause.to_string())
+        };
+        assert_eq!([lies(""), lies("Memory")], [Ok(false), Ok(true)]);
+        let named = "an emptyDir of medium \"HugePages\" is not supported by this node";
+        assert_eq!(lies("HugePages"), Err(named.to_owned()));
     }
 
     #[test]
