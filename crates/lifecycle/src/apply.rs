@@ -39,8 +39,11 @@ pub fn apply(observed: &mut Observed, event: Event, now: Timestamp) {
         | Event::Pulled { .. }
         | Event::HookFellBack { .. }
         | Event::ProbeTold { .. } => {}
-        Event::Fetched { container, image, .. } => {
-            with(observed, &container, |record| fetched(record, image));
+        Event::Fetched { container, image, kind } => {
+            with(observed, &container, |record| {
+                record.kind = kind;
+                fetched(record, image);
+            });
         }
         Event::FetchFailed { container, reason, message } => {
             with(observed, &container, |record| fail_fetch(record, reason, message, now));

@@ -3,8 +3,8 @@ use std::time::Duration;
 use crate::event::{Action, Event, ProbeTrouble, PullTime};
 use crate::reasons::Waiting;
 use crate::{
-    Admission, ContainerRecord, ContainerState, Eviction, Face, Hook, ImageKind, Observed, ProbeKind,
-    RestartPolicy, Role, Why, Wish,
+    Admission, ContainerRecord, ContainerState, Eviction, Face, Hook, Observed, ProbeKind, RestartPolicy,
+    Role, Why, Wish,
 };
 
 /// One Event to write about a pod, in the kubelet's words.
@@ -86,13 +86,12 @@ pub fn notices(observed: &Observed, event: &Event) -> Vec<Notice> {
         Event::Pulled { container, size, pull } => {
             vec![Notice::pulled(Some(container), &image(container), *size, *pull)]
         }
-        Event::Fetched { container, kind, .. } => prepared(observed, container, &image(container), kind),
         Event::FetchFailed { container, reason, message } => {
             fetch_failed(container, &image(container), *reason, message)
         }
         Event::Woke => backed_off(observed, &image),
         Event::Started { container } => vec![
-            Notice::normal(container, "Created", "Container created"),
+            Notice::normal(container, "Created", created(observed, container)),
             Notice::normal(container, "Started", "Container started"),
         ],
         Event::StartFailed { container, message, .. } => {
@@ -113,12 +112,11 @@ pub fn notices(observed: &Observed, event: &Event) -> Vec<Notice> {
     }
 }
 
-/// What the image holds, told before the container's first run.
-fn prepared(observed: &Observed, name: &str, image: &str, ImageKind(kind): &ImageKind) -> Vec<Notice> {
-    let is_first = observed.container(name).is_some_and(|container| container.attempt == 0);
-    let notice =
-        || Notice::normal(name, "Prepared", format!("Container image {image:?} is ready to run: {kind}"));
-    (is_first && !kind.is_empty()).then(notice).into_iter().collect()
+/// What was created, as far as its image tells it: `Container created: wasip1 module`.
+fn created(observed: &Observed, name: &str) -> String {
+    let kind = observed.container(name).map(|container| container.kind.0.as_str());
+    let told = kind.filter(|kind| !kind.is_empty()).map(|kind| format!(": {kind}"));
+    format!("Container created{}", told.unwrap_or_default())
 }
 
 fn judged(observed: &Observed, admission: &Admission) -> Vec<Notice> {

@@ -122,7 +122,7 @@ pub struct Unsupported {
 }
 
 /// What an image holds, in words: `wasip1 module`, `wasi:cli/command component`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageKind(pub String);
 
 /// Why an image cannot be made ready. Each message names the cause.

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::backoff::Backoff;
-use crate::{Exit, Failure, LocalImage, ProbeKind, Role};
+use crate::{Exit, Failure, ImageKind, LocalImage, ProbeKind, Role};
 
 /// The least time that a container which did not have to end at once has from being asked to end to being killed.
 const WINDOW: Duration = Duration::from_secs(2);
@@ -33,6 +33,8 @@ pub struct ContainerRecord {
     pub renewed: bool,
     /// The image for the next start.
     pub image: ImageState,
+    /// What that image holds, as the runtime says; empty as long as nothing is known.
+    pub kind: ImageKind,
     /// The image being fetched is no longer the one that is wished for.
     pub misfetched: bool,
     /// The image of the latest run.
@@ -198,6 +200,7 @@ impl ContainerRecord {
             interrupted: false,
             renewed: false,
             image: ImageState::Unknown,
+            kind: ImageKind::default(),
             misfetched: false,
             ran: None,
             failure: None,

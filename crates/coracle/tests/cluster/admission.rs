@@ -1,5 +1,6 @@
 //! Which pods a node takes that were bound to it without asking the scheduler.
 
+use coracle_testing::ports;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -48,7 +49,8 @@ fn with(mut spec: Value, field: &str, value: Value) -> Value {
 async fn what_does_not_fit_is_refused_in_the_kubelets_words() {
     let scene = Scene::new("judges").await.unwrap();
     let (hello, ticker) = (guests::image("hello").await.unwrap(), guests::image("ticker").await.unwrap());
-    scene.bind("first", in_host_network(&ticker, 8081)).await;
+    let taken = ports::free().unwrap();
+    scene.bind("first", in_host_network(&ticker, taken)).await;
     scene.pod("first", states::is_running).await.unwrap();
     let once = || manifests::once(&hello, &[]);
     let sysctls = json!({"sysctls": [{"name": "kernel.msgmax", "value": "1"}]});
@@ -73,7 +75,7 @@ async fn what_does_not_fit_is_refused_in_the_kubelets_words() {
         ),
         (
             "ports",
-            in_host_network(&hello, 8081),
+            in_host_network(&hello, taken),
             "NodePorts",
             "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
                 .to_owned(),

@@ -72,7 +72,7 @@ async fn containers_of_every_kind_share_a_pod_and_events_say_what_they_are() {
         }
     }
     for (_, kind) in kinds {
-        scene.event("mixed", "Prepared", &format!("is ready to run: {kind}")).await.unwrap();
+        scene.event("mixed", "Created", &format!("Container created: {kind}")).await.unwrap();
     }
     let described = scene.kubectl(&["describe", "pod", "mixed"]).await.unwrap();
     let described = String::from_utf8_lossy(&described.stdout).into_owned();

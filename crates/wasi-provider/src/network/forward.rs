@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +31,9 @@ const DATAGRAM: usize = 64 << 10;
 pub(crate) struct Forward {
     socket: Socket,
     to: SocketAddr,
+    /// The address from which the container hears it, where the system's choice may be one that it takes for its own
+    /// loopback.
+    from: Option<IpAddr>,
 }
 
 enum Socket {
@@ -62,7 +65,8 @@ pub(crate) fn open(spec: &ContainerSpec) -> Result<Vec<Forward>, String> {
             let socket = listen(at, port.protocol);
             let socket =
                 socket.map_err(|error| format!("cannot open the node's port {at} (hostPort): {error}"))?;
-            opened.extend(socket.map(|socket| Forward { socket, to }));
+            let from = spec.network.shared.then_some(*own);
+            opened.extend(socket.map(|socket| Forward { socket, to, from }));
         }
     }
     Ok(opened)
@@ -101,7 +105,7 @@ impl Forward {
     pub(crate) async fn serve(self, until: Until, room: Arc<Room>) {
         match self.socket {
             Socket::Tcp(listener) => serve_tcp(listener, self.to, until, room).await,
-            Socket::Udp(socket) => serve_udp(socket, self.to, until).await,
+            Socket::Udp(socket) => serve_udp(socket, (self.to, self.from), until).await,
         }
     }
 }
@@ -153,7 +157,7 @@ async fn lead(mut client: TcpStream, to: SocketAddr, room: Arc<Room>) {
 }
 
 /// Each client's datagrams come to the container from a socket of their own, so that its answers find their way.
-async fn serve_udp(socket: Arc<UdpSocket>, to: SocketAddr, until: Until) {
+async fn serve_udp(socket: Arc<UdpSocket>, way: (SocketAddr, Option<IpAddr>), until: Until) {
     let mut sessions: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
     let mut answers = JoinSet::new();
     let mut buffer = vec![0; DATAGRAM];
@@ -171,7 +175,7 @@ async fn serve_udp(socket: Arc<UdpSocket>, to: SocketAddr, until: Until) {
             if sessions.len() >= MAX_CLIENTS {
                 continue;
             }
-            let Ok(session) = session(to).await else { continue };
+            let Ok(session) = session(way).await else { continue };
             answers.spawn(answer(Arc::clone(&session), Arc::clone(&socket), client));
             sessions.insert(client, session);
         }
@@ -181,9 +185,9 @@ async fn serve_udp(socket: Arc<UdpSocket>, to: SocketAddr, until: Until) {
     }
 }
 
-async fn session(to: SocketAddr) -> io::Result<Arc<UdpSocket>> {
-    let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-    let session = UdpSocket::bind(any).await?;
+async fn session((to, from): (SocketAddr, Option<IpAddr>)) -> io::Result<Arc<UdpSocket>> {
+    let any = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let session = UdpSocket::bind((from.unwrap_or(any), 0)).await?;
     session.connect(to).await?;
     Ok(Arc::new(session))
 }

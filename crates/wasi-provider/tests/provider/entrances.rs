@@ -2,7 +2,7 @@
 //! those inside are treated when it is stopped.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -148,4 +148,43 @@ async fn a_server_with_nobody_inside_ends_at_once_and_one_with_somebody_after_it
         container.stop(Duration::from_millis(300));
         assert_eq!(exit_of(&*container).await.cause, Cause::Killed, "{name}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ports_of_the_node_lead_to_a_container_by_tcp_and_udp() {
+    let folder = tempfile::tempdir().unwrap();
+    let provider = machine::provider(folder.path());
+    let bench = Bench::new(&provider, folder.path());
+    let node = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+    let open = |spec: &mut ContainerSpec, index: usize| {
+        let port = coracle_testing::ports::free().unwrap();
+        spec.ports[index].host_port = Some(port);
+        spec.ports[index].host_ip = Some(node(port).ip());
+        node(port)
+    };
+
+    let (mut tcp, _) = spec(&bench, folder.path(), "net-rust");
+    let there = open(&mut tcp, 1);
+    let container = start(&bench, &tcp).await;
+    let mut inside = TcpStream::connect(there).unwrap();
+    exchange(&mut inside, "before");
+    container.stop(GRACE);
+    while TcpStream::connect_timeout(&there, Duration::from_millis(100)).is_ok() {}
+    exchange(&mut inside, "after");
+    drop(inside);
+    assert_eq!(exit_of(&*container).await.cause, Cause::Stopped);
+
+    let (mut udp, own) = spec(&bench, folder.path(), "net-rust-p2");
+    udp.ports[0].number = own.port();
+    udp.args = vec!["udp-echo".to_owned(), format!("0.0.0.0:{}", own.port())];
+    let there = open(&mut udp, 0);
+    let container = start(&bench, &udp).await;
+    for client in [UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap()] {
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        client.send_to(b"hello", there).unwrap();
+        let mut answer = [0; 5];
+        assert_eq!(client.recv_from(&mut answer).unwrap(), (5, there));
+        assert_eq!(&answer, b"hello");
+    }
+    container.stop(Duration::ZERO);
 }
