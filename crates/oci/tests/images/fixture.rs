@@ -155,7 +155,7 @@ pub(crate) fn manifest_path(repository: &str, target: &str) -> String {
     format!("/v2/{repository}/manifests/{target}")
 }
 
-fn blob_path(repository: &str, bytes: &[u8]) -> String {
+pub(crate) fn blob_path(repository: &str, bytes: &[u8]) -> String {
     format!("/v2/{repository}/blobs/{}", digest(bytes))
 }
 

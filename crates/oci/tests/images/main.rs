@@ -15,3 +15,4 @@ mod server;
 mod sharing;
 mod signatures;
 mod storage;
+mod tools;
