@@ -51,7 +51,7 @@ async fn a_plain_life_costs_three_writes_and_a_running_pod_none() {
     let state = scene.api.state.borrow();
     let mut reasons: Vec<_> = state.events.values().map(|event| event["reason"].as_str().unwrap()).collect();
     reasons.sort_unstable();
-    assert_eq!(reasons, ["Created", "Prepared", "Pulled", "Pulling", "Started"]);
+    assert_eq!(reasons, ["Created", "Pulled", "Pulling", "Started"]);
 }
 
 #[tokio::test(start_paused = true)]
