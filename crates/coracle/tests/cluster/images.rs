@@ -58,6 +58,26 @@ async fn an_image_that_is_not_here_is_not_pulled_when_that_is_forbidden() {
 }
 
 #[tokio::test]
+async fn an_image_that_is_not_there_is_asked_for_ever_more_seldom_until_it_is() {
+    let scene = Scene::new("backs-off").await.unwrap();
+    let registry = guests::registry().await.unwrap();
+    let image = registry.image("late:v1");
+    let fails = |pod: &Pod| states::waiting_reason(pod) == "ErrImagePull";
+    scene.run_until("late", manifests::once(&image, &[]), fails).await.unwrap();
+    let waits = |pod: &Pod| states::waiting_reason(pod) == "ImagePullBackOff";
+    let pod = scene.pod("late", waits).await.unwrap();
+    let waiting = states::status(&pod).unwrap().state.as_ref().unwrap().waiting.clone().unwrap();
+    let expected = format!("Back-off pulling image \"{image}\": ErrImagePull: ");
+    let message = waiting.message.unwrap();
+    assert!(message.starts_with(&expected) && message.contains("not found"), "{message}");
+    scene.event("late", "BackOff", &format!("Back-off pulling image \"{image}\"")).await.unwrap();
+    scene.event("late", "Failed", "Error: ImagePullBackOff").await.unwrap();
+    registry.push("late", "v1", &Artifact::cncf(guests::wasm("hello").unwrap())).await.unwrap();
+    let ended = scene.pod("late", states::has_ended).await.unwrap();
+    assert_eq!(states::exit(&ended), Some((0, "Completed")));
+}
+
+#[tokio::test]
 async fn both_layouts_and_all_kinds_of_guests_run() {
     let scene = Scene::new("kinds").await.unwrap();
     let older = Artifact::wasm_to_oci(guests::wasm("hello-rust").unwrap());
