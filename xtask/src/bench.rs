@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: how fast pods of a sleeping Rust program become Running through the scheduler, and what each
-//! costs the agent. It says what it measured; it judges nothing.
+//! costs the agent; how long a pod takes whose image is new to the node; and HTTP through a pod. It says what it measured; it
+//! judges nothing.
 
 use anyhow::Context;
 use coracle_testing::Cluster;
@@ -9,8 +10,10 @@ use crate::progress::{say, wait};
 use crate::stage::{Built, MANIFEST_REGISTRY, Stage, TAG};
 
 mod agent;
+mod http;
 pub(crate) mod images;
 mod load;
+mod serving;
 mod watches;
 
 use agent::Usage;
@@ -44,7 +47,9 @@ pub(crate) fn run(loads: &[usize], config_maps: Option<usize>) -> anyhow::Result
             runtime.block_on(measure(&built, pods, config_maps)).with_context(|| format!("{pods} pods"))
         })
         .collect::<Result<_, _>>()?;
+    let serving = runtime.block_on(serving::measure(&built))?;
     print(&rows);
+    serving.print();
     Ok(())
 }
 

@@ -33,7 +33,10 @@ mod threads;
 mod ticker;
 mod turns;
 mod usage;
+mod yardstick;
 
 pub use compile::{CompileLimits, compile_main};
 pub use provider::{Settings, SetupError, WasiProvider};
 pub use room::raise_descriptor_limit;
+#[doc(hidden)]
+pub use yardstick::yardstick_main;

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::PodStatus;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
-use tracing::{debug, error};
+use tracing::{debug, error, info};
 
 use super::api::Written;
 use super::directory::PodView;
@@ -74,6 +74,8 @@ pub(crate) struct Worker {
     settled: bool,
     pub(super) forgotten: bool,
     farewell: Option<Timestamp>,
+    /// When it came to the node, until it runs.
+    arrived: Option<Instant>,
 }
 
 impl Worker {
@@ -112,7 +114,9 @@ impl Worker {
             settled: false,
             forgotten: false,
             farewell: None,
+            arrived: None,
         };
+        worker.arrived = (!worker.is_running()).then(Instant::now);
         let uid = worker.identity.uid.clone();
         known.iter().filter(|known| known.spec.pod.uid == uid).for_each(|known| worker.adopt(known));
         (worker, outbox)
@@ -196,8 +200,24 @@ impl Worker {
             Written::Done => {
                 let terminal = is_final(&self.observed, &answer.status);
                 self.acknowledged = answer;
+                self.note_startup();
                 self.happen(Event::Published { terminal });
             }
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        self.acknowledged.status.phase.as_deref() == Some("Running")
+    }
+
+    /// Says how long the node took for a pod: from the watch's event to the API server's answer to the status by which it runs.
+    fn note_startup(&mut self) {
+        if !self.is_running() {
+            return;
+        }
+        if let Some(arrived) = self.arrived.take() {
+            let PodIdentity { namespace, name, .. } = &self.identity;
+            info!(namespace, name, milliseconds = arrived.elapsed().as_millis(), "the pod runs");
         }
     }
 
