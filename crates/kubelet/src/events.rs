@@ -65,12 +65,12 @@ impl Recorder {
         self.node(false, reason, format!("Node {} status is now: {reason}", self.node));
     }
 
-    /// Tells people that the machine goes down.
-    /// Says that images could not be collected as far as was needed.
+    /// Tells people that images could not be collected as far as was needed.
     pub(crate) fn images_not_collected(&self, why: &str) {
         self.node(true, "ImageGCFailed", why.to_owned());
     }
 
+    /// Tells people that the machine goes down.
     pub(crate) fn node_shutting_down(&self) {
         self.node(false, "Shutdown", "Shutdown manager detected shutdown event".to_owned());
     }

@@ -16,6 +16,7 @@ use crate::{
 
 /// Folds what happened at `now` into what is known: the only function that changes an [`Observed`].
 pub fn apply(observed: &mut Observed, event: Event, now: Timestamp) {
+    keep_graces(observed, now);
     match event {
         Event::Wished(pod) => wish(observed, pod),
         Event::Removed => observed.removed = true,
@@ -59,6 +60,18 @@ pub fn apply(observed: &mut Observed, event: Event, now: Timestamp) {
             with(observed, &container, |record| fail_start(record, reason, message, now));
         }
         Event::Exited { container, attempt, exit } => ended(observed, &container, attempt, exit),
+    }
+}
+
+/// A clock that was set back gives nobody more time: what is to end has no longer than its grace, from now on.
+fn keep_graces(observed: &mut Observed, now: Timestamp) {
+    for record in &mut observed.containers {
+        let Some(ending) = &mut record.course.ending else { continue };
+        let latest = now.saturating_add(ending.grace).unwrap_or(Timestamp::MAX);
+        ending.deadline = ending.deadline.min(latest);
+        if let ContainerState::Stopping { until, .. } = &mut record.state {
+            *until = latest.min(*until);
+        }
     }
 }
 

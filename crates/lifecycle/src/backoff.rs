@@ -53,6 +53,13 @@ impl Backoff {
         }
     }
 
+    /// When its own wait is over, as it is to be kept to at `now`: one that began in the future, by a clock that was set
+    /// back since, is over.
+    #[must_use]
+    pub fn over(&self, now: Timestamp) -> Timestamp {
+        if self.updated_at > now { now } else { self.updated_at + self.delay }
+    }
+
     fn is_forgotten(&self, at: Timestamp) -> bool {
         at.duration_since(self.updated_at) > FORGOTTEN_AFTER
     }
@@ -74,6 +81,15 @@ mod tests {
             now = due;
         }
         assert_eq!(waits, [0, 10, 20, 40, 80, 160, 300, 300]);
+    }
+
+    #[test]
+    fn a_wait_from_the_future_is_over() {
+        let start = Timestamp::UNIX_EPOCH;
+        let backoff = Backoff { delay: CONTAINER.initial, updated_at: start };
+        let second = SignedDuration::from_secs(1);
+        assert_eq!(backoff.over(start), start + CONTAINER.initial);
+        assert_eq!(backoff.over(start - second), start - second);
     }
 
     #[test]

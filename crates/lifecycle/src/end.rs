@@ -20,17 +20,19 @@ pub(crate) fn all(observed: &Observed, plan: &mut Plan, now: Timestamp) {
     end_all(observed, Why::PodEnds, observed.grace(), plan, now);
 }
 
-/// Ends all containers of a pod that are to begin anew; what was added to look into it stays.
+/// Ends all containers of a pod that are to begin anew; what was added to look into it stays, and images on their way
+/// come all the same.
 pub(crate) fn restart_all(observed: &Observed, plan: &mut Plan, now: Timestamp) {
     end_all(observed, Why::RestartAll, RESTART, plan, now);
 }
 
 fn end_all(observed: &Observed, why: Why, grace: Duration, plan: &mut Plan, now: Timestamp) {
     for container in &observed.containers {
-        let stays = why == Why::RestartAll && container.role == Role::Ephemeral;
+        let begins_anew = why == Why::RestartAll;
+        let stays = begins_anew && container.role == Role::Ephemeral;
         if container.state.is_active() && !stays {
             end(observed, container, why, grace, plan, now);
-        } else if container.image == ImageState::Fetching && !stays {
+        } else if container.image == ImageState::Fetching && !begins_anew {
             plan.act(Action::Abandon { container: container.name.clone() });
         }
     }

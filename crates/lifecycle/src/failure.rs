@@ -69,6 +69,12 @@ impl Failure {
         self.backoff.updated_at + self.backoff.delay
     }
 
+    /// The same as it is to be kept to at `now`, whatever was done to the clock: see [`Backoff::over`].
+    #[must_use]
+    pub fn due(&self, now: Timestamp) -> Timestamp {
+        self.backoff.over(now)
+    }
+
     /// A time came: a failed pull goes on to show that it waits.
     pub(crate) fn age(&mut self, now: Timestamp) {
         self.face = match self.face {

@@ -3,8 +3,8 @@ use jiff::Timestamp;
 use crate::backoff::Backoff;
 use crate::event::{Action, Plan};
 use crate::{
-    Admission, ContainerRecord, ContainerState, Deletion, Exit, Failure, Freshness, Hook, ImageState,
-    Observed, ProbeKind, Role, Volumes, Why, Wish, end, is_final,
+    Admission, ContainerRecord, ContainerState, Deletion, Exit, Freshness, Hook, ImageState, Observed,
+    ProbeKind, Role, Volumes, Why, Wish, end, is_final,
 };
 
 /// What to begin now. Level-triggered: it looks at what is, not at what happened, so that asking twice adds nothing.
@@ -31,12 +31,13 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
 fn run(observed: &Observed, plan: &mut Plan, now: Timestamp) {
     match observed.volumes {
         Volumes::Unmounted => {
-            plan.act_after(observed.mount_failure.as_ref().map(Failure::retry_at), now, || Action::Mount);
+            let due = observed.mount_failure.as_ref().map(|failure| failure.due(now));
+            plan.act_after(due, now, || Action::Mount);
         }
         Volumes::Mounted => {
             refresh(observed, plan, now);
             match observed.restarter() {
-                Some((container, exit)) => restart_all(observed, container.restart_at(exit), plan, now),
+                Some((container, exit)) => restart_all(observed, container.restart_due(exit, now), plan, now),
                 None => run_in_order(observed, plan, now),
             }
         }
@@ -46,7 +47,7 @@ fn run(observed: &Observed, plan: &mut Plan, now: Timestamp) {
 
 fn refresh(observed: &Observed, plan: &mut Plan, now: Timestamp) {
     if observed.freshness == Freshness::Stale {
-        let due = observed.refresh_backoff.map(|backoff| backoff.updated_at + backoff.delay);
+        let due = observed.refresh_backoff.map(|backoff| backoff.over(now));
         plan.act_after(due, now, || Action::Refresh);
     }
 }
@@ -54,7 +55,8 @@ fn refresh(observed: &Observed, plan: &mut Plan, now: Timestamp) {
 /// Ends what runs, then lets all begin anew, as seldom as the container whose end is the cause of it may restart.
 fn restart_all(observed: &Observed, due: Timestamp, plan: &mut Plan, now: Timestamp) {
     end::restart_all(observed, plan, now);
-    if !observed.is_busy() && plan.actions.is_empty() {
+    let mut begin_anew = observed.containers.iter().filter(|container| container.role != Role::Ephemeral);
+    if !begin_anew.any(|container| container.state.is_active()) && plan.actions.is_empty() {
         plan.act_after(Some(due), now, || Action::Reset);
     }
 }
@@ -87,7 +89,7 @@ fn keep(observed: &Observed, container: &ContainerRecord, plan: &mut Plan, now: 
     match &container.state {
         ContainerState::Waiting => start(container, container.attempt, plan, now),
         ContainerState::Terminated(exit) if observed.restarts(container, exit) => {
-            let due = container.restart_at(exit);
+            let due = container.restart_due(exit, now);
             if due <= now {
                 start(container, container.attempt + 1, plan, now);
             } else {
@@ -107,7 +109,7 @@ fn start(container: &ContainerRecord, attempt: u32, plan: &mut Plan, now: Timest
         plan.act(Action::Abandon { container: container_name() });
         return;
     }
-    if let Some(failure) = container.failure.as_ref().filter(|failure| failure.retry_at() > now) {
+    if let Some(failure) = container.failure.as_ref().filter(|failure| failure.due(now) > now) {
         plan.wake_at(failure.next_look());
         return;
     }
@@ -169,7 +171,7 @@ fn finish(observed: &Observed, plan: &mut Plan, now: Timestamp) {
 
 fn delete(observed: &Observed, plan: &mut Plan, now: Timestamp) {
     if observed.deletion == Deletion::Idle {
-        let wait = observed.deletion_backoff.map(|backoff| backoff.updated_at + backoff.delay);
+        let wait = observed.deletion_backoff.map(|backoff| backoff.over(now));
         plan.act_after(wait, now, || Action::Delete);
     }
 }
@@ -183,5 +185,11 @@ impl ContainerRecord {
         } else {
             Backoff::due(self.backoff, exit.finished_at)
         }
+    }
+
+    /// The same as it is to be kept to at `now`: an end in the future, by a clock that was set back since, is waited for
+    /// no longer.
+    fn restart_due(&self, exit: &Exit, now: Timestamp) -> Timestamp {
+        if exit.finished_at > now { now } else { self.restart_at(exit) }
     }
 }

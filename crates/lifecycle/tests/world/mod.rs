@@ -49,6 +49,8 @@ pub(crate) enum Move {
     },
     /// So many milliseconds pass.
     Wait(u32),
+    /// The clock is set back by so many seconds.
+    SetBack(u32),
     /// The time comes that the plan waits for.
     Wake,
     /// The API server takes the newest status.
@@ -161,6 +163,7 @@ impl World {
                     self.happen(Event::Woke);
                 }
             }
+            Move::SetBack(seconds) => self.now -= SignedDuration::from_secs(seconds.into()),
             Move::Wake => {
                 if let Some(wake) = self.wake {
                     self.now = self.now.max(wake);

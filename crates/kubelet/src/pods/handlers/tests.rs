@@ -307,3 +307,48 @@ async fn a_server_that_does_not_listen_has_no_healthy_service() {
     let outcome = probe(Handler::Grpc { endpoint, service: String::new() }).await;
     assert_eq!(outcome, Outcome::Bad(expected));
 }
+
+/// Says this again and again on the first connection, after a client has begun to speak.
+async fn repeating(beginning: &'static [u8], again: &'static [u8], pause: Duration) -> Server {
+    let (listener, endpoint) = listen().await;
+    let (_told, requests) = mpsc::unbounded_channel();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let _ = stream.read(&mut [0; 1024]).await;
+        let _ = stream.write_all(beginning).await;
+        while stream.write_all(again).await.is_ok() {
+            tokio::time::sleep(pause).await;
+        }
+    });
+    Server { endpoint, requests, _tasks: tasks }
+}
+
+#[tokio::test]
+async fn an_answer_that_trickles_is_given_up() {
+    let pause = Duration::from_millis(100);
+    for (beginning, again) in [(&b"HTTP/1.1 200 OK\r\n"[..], &b"a"[..]), (b"HTTP/1.1 200 OK\r\n\r\n", b"a")] {
+        let server = repeating(beginning, again, pause).await;
+        let began = tokio::time::Instant::now();
+        let outcome = probe_shortly(Handler::Http(get(&server.endpoint, false))).await;
+        assert!(matches!(&outcome, Outcome::Bad(text) if text.contains("deadline exceeded")), "{outcome:?}");
+        assert!(began.elapsed() < MOMENT * 20);
+    }
+}
+
+#[tokio::test]
+async fn garbage_in_the_place_of_tls_or_grpc_is_no_answer() {
+    let garbage = &[0xfe; 512];
+    let server = repeating(garbage, garbage, Duration::ZERO).await;
+    let outcome = probe(Handler::Http(get(&server.endpoint, true))).await;
+    assert!(matches!(outcome, Outcome::Bad(_)), "{outcome:?}");
+    let server = repeating(garbage, garbage, Duration::ZERO).await;
+    let handler = Handler::Grpc { endpoint: server.endpoint.clone(), service: String::new() };
+    let outcome = probe(handler).await;
+    assert!(matches!(&outcome, Outcome::Bad(text) if text.starts_with("error: health rpc")), "{outcome:?}");
+    let (silent, endpoint) = listen().await;
+    for handler in [Handler::Http(get(&endpoint, true)), Handler::Grpc { endpoint, service: String::new() }] {
+        assert!(matches!(probe_shortly(handler).await, Outcome::Bad(_)));
+    }
+    drop(silent);
+}

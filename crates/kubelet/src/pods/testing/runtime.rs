@@ -151,6 +151,12 @@ async fn command(words: &[String], streams: Streams, health: i32) -> i32 {
             0
         }
         ["program", "sleep"] => std::future::pending().await,
+        ["program", "flood"] => {
+            for _ in 0..1_000 {
+                stderr.write_all(&[b'x'; 4_096]).await.unwrap();
+            }
+            1
+        }
         _ => {
             let text = format!("exec: {:?}: executable file not found in $PATH\n", words.first());
             stderr.write_all(text.as_bytes()).await.unwrap();

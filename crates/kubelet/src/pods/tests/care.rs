@@ -180,6 +180,29 @@ async fn a_last_hook_that_fails_is_told_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn hooks_that_hang_hold_nothing_up_for_longer_than_the_grace() {
+    let scene = scene().await;
+    let hangs = command(&["program", "sleep"]);
+    for (name, hook) in [("first", "postStart"), ("last", "preStop")] {
+        scene.create(name, with(&json!({ "lifecycle": { hook: hangs } })));
+        scene.run(name, 0).await;
+        let began = Instant::now();
+        scene.delete(name, 20);
+        scene.gone(name).await;
+        assert!(began.elapsed() <= Duration::from_secs(22), "{name}: {:?}", began.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_probe_that_writes_without_end_the_beginning_is_told() {
+    let scene = scene().await;
+    let floods = json!({ "exec": { "command": ["program", "flood"] }, "timeoutSeconds": 3 });
+    scene.create("p", with(&json!({ "readinessProbe": floods })));
+    let told = scene.event("Unhealthy").await;
+    assert!(told.starts_with("Readiness probe failed: xxxx") && told.len() <= 1_024, "{}", told.len());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_sidecar_lets_the_others_begin_when_it_has_started() {
     let scene = scene().await;
     scene.runtime.change(|runtime| runtime.health = 1);

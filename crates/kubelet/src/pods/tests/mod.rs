@@ -7,6 +7,7 @@ mod care;
 mod conformance;
 mod deletion;
 mod environment;
+mod events;
 mod filesystem;
 mod images;
 mod order;
