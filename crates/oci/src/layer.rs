@@ -1,5 +1,7 @@
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
 
 use coracle_lifecycle::Digest;
 use flate2::bufread::MultiGzDecoder;
@@ -8,6 +10,8 @@ use sha2::{Digest as _, Sha256};
 use crate::digest::digest;
 
 const BUFFER: usize = 128 * 1024;
+/// How many pieces of an archive, each as long as the buffer, are unpacked before they are read.
+const AHEAD: usize = 8;
 const GZIP: &[u8] = b"\x1f\x8b";
 const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
 /// Frames that are no data begin with one of sixteen bytes and these.
@@ -20,38 +24,31 @@ const FREE: u64 = 256 * 1024 * 1024;
 /// Beyond that, so many times what it has compressed. Programs and data come to ten times.
 const RATIO: u64 = 200;
 
-/// The archive in a layer, unpacked while it is read, and its digest.
+/// The archive in a layer, and its digest. Another thread unpacks it, a little ahead of who reads it.
 pub(crate) struct Archive {
-    stream: Box<dyn Read + Send>,
-    hasher: Sha256,
-    seen: u64,
+    pieces: Receiver<io::Result<Vec<u8>>>,
+    piece: Cursor<Vec<u8>>,
+    decoder: JoinHandle<End>,
     limit: u64,
+}
+
+/// What is known of an archive when it is read no more.
+pub(crate) struct End {
+    /// The digest of what came out of it.
+    pub(crate) digest: Digest,
+    /// Whether more came out of it than may.
+    pub(crate) is_too_large: bool,
 }
 
 impl Archive {
     /// The archive in `file`, which is compressed with gzip, zstd or not at all. No more than `limit` bytes come out of it.
     pub(crate) fn open(file: File, limit: u64) -> io::Result<Self> {
-        let compressed = file.metadata()?.len();
-        let mut source = BufReader::with_capacity(BUFFER, file);
-        let head = source.fill_buf()?;
-        let is_zstd =
-            head.starts_with(ZSTD) || head.get(1..4) == Some(ZSTD_SKIPPED) && head[0] & 0xf0 == 0x50;
-        let stream: Box<dyn Read + Send> = if head.starts_with(GZIP) {
-            Box::new(MultiGzDecoder::new(source))
-        } else if is_zstd {
-            let mut decoder = zstd::Decoder::with_buffer(source)?;
-            decoder.window_log_max(ZSTD_WINDOW)?;
-            Box::new(decoder)
-        } else {
-            Box::new(source)
-        };
-        let limit = limit.min(compressed.saturating_mul(RATIO).max(FREE));
-        Ok(Self { stream, hasher: Sha256::new(), seen: 0, limit })
-    }
-
-    /// Whether more came out of it than may.
-    pub(crate) fn is_too_large(&self) -> bool {
-        self.seen > self.limit
+        let limit = limit.min(file.metadata()?.len().saturating_mul(RATIO).max(FREE));
+        let stream = decompressed(file)?;
+        let (sender, pieces) = sync_channel(AHEAD);
+        let decoder = Decoder { stream, hasher: Sha256::new(), seen: 0, limit, pieces: sender };
+        let decoder = thread::Builder::new().name("layer".to_owned()).spawn(move || decoder.run())?;
+        Ok(Self { pieces, piece: Cursor::default(), decoder, limit })
     }
 
     /// The most that may come out of it, in bytes.
@@ -59,21 +56,73 @@ impl Archive {
         self.limit
     }
 
-    /// The digest of what came out of it.
-    pub(crate) fn digest(self) -> Digest {
-        digest(self.hasher)
+    /// Ends the unpacking, at the archive's end or before it.
+    pub(crate) fn finish(self) -> io::Result<End> {
+        drop(self.pieces);
+        self.decoder.join().map_err(|_| io::Error::other("the layer's decoder failed"))
     }
 }
 
 impl Read for Archive {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.stream.read(buffer)?;
-        self.seen += count as u64;
-        if self.is_too_large() {
+        loop {
+            let count = self.piece.read(buffer)?;
+            if count > 0 || buffer.is_empty() {
+                return Ok(count);
+            }
+            match self.pieces.recv() {
+                Ok(piece) => self.piece = Cursor::new(piece?),
+                Err(_) => return Ok(0),
+            }
+        }
+    }
+}
+
+fn decompressed(file: File) -> io::Result<Box<dyn Read + Send>> {
+    let mut source = BufReader::with_capacity(BUFFER, file);
+    let head = source.fill_buf()?;
+    let is_zstd = head.starts_with(ZSTD) || head.get(1..4) == Some(ZSTD_SKIPPED) && head[0] & 0xf0 == 0x50;
+    if head.starts_with(GZIP) {
+        return Ok(Box::new(MultiGzDecoder::new(source)));
+    }
+    if !is_zstd {
+        return Ok(Box::new(source));
+    }
+    let mut decoder = zstd::Decoder::with_buffer(source)?;
+    decoder.window_log_max(ZSTD_WINDOW)?;
+    Ok(Box::new(decoder))
+}
+
+/// The thread's side of an archive.
+struct Decoder {
+    stream: Box<dyn Read + Send>,
+    hasher: Sha256,
+    seen: u64,
+    limit: u64,
+    pieces: SyncSender<io::Result<Vec<u8>>>,
+}
+
+impl Decoder {
+    /// Unpacks until the end, an error, or until nobody reads any more.
+    fn run(mut self) -> End {
+        while let Some(piece) = self.next().transpose() {
+            let is_last = piece.is_err();
+            if self.pieces.send(piece).is_err() || is_last {
+                break;
+            }
+        }
+        End { digest: digest(self.hasher), is_too_large: self.seen > self.limit }
+    }
+
+    fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut piece = Vec::with_capacity(BUFFER);
+        self.stream.by_ref().take(BUFFER as u64).read_to_end(&mut piece)?;
+        self.seen += piece.len() as u64;
+        if self.seen > self.limit {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it is too large"));
         }
-        self.hasher.update(&buffer[..count]);
-        Ok(count)
+        self.hasher.update(&piece);
+        Ok(Some(piece).filter(|piece| !piece.is_empty()))
     }
 }
 
@@ -104,7 +153,7 @@ mod tests {
         let mut archive = Archive::open(file(bytes), u64::MAX).unwrap();
         let mut all = Vec::new();
         archive.read_to_end(&mut all).unwrap();
-        assert_eq!((all.as_slice(), archive.digest()), (expected, digest_of(expected)));
+        assert_eq!((all.as_slice(), archive.finish().unwrap().digest), (expected, digest_of(expected)));
     }
 
     #[test]
@@ -139,14 +188,24 @@ mod tests {
         let bomb = gzip(&zeros);
         let mut archive = Archive::open(file(&bomb), 1000).unwrap();
         archive.read_to_end(&mut Vec::new()).unwrap_err();
-        assert!(archive.is_too_large());
+        assert!(archive.finish().unwrap().is_too_large);
         let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
         for _ in 0..=256 {
             encoder.write_all(&zeros).unwrap();
         }
         let mut archive = Archive::open(file(&encoder.finish().unwrap()), u64::MAX).unwrap();
         io::copy(&mut archive, &mut io::sink()).unwrap_err();
-        assert_eq!((archive.is_too_large(), archive.limit()), (true, FREE));
+        assert_eq!(archive.limit(), FREE);
+        assert!(archive.finish().unwrap().is_too_large);
+    }
+
+    #[test]
+    fn who_stops_reading_stops_the_unpacking() {
+        let file = file(&gzip(&vec![0; 1 << 24]));
+        let mut archive = Archive::open(file, u64::MAX).unwrap();
+        archive.read_exact(&mut [0; 10]).unwrap();
+        let end = archive.finish().unwrap();
+        assert_ne!(end.digest, digest_of(&vec![0; 1 << 24]));
     }
 
     #[test]

@@ -2,7 +2,7 @@ use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
 use std::fs::File;
 use std::hash::BuildHasher;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 
 use coracle_lifecycle::Digest;
 use thiserror::Error;
@@ -74,25 +74,24 @@ pub(crate) struct Wanted<'a> {
 
 /// Lays a layer over what is in `tree`, and says how many bytes its files have. What is there after an error is of no use.
 pub(crate) fn unpack(wanted: Wanted<'_>, tree: &Tree, budget: &mut Budget) -> Result<u64, UnpackError> {
-    let archive = Archive::open(wanted.file, budget.bytes)?;
+    let mut archive = Archive::open(wanted.file, budget.bytes)?;
     let limit = archive.limit();
-    let mut source = BufReader::with_capacity(BUFFER, archive);
     let mut overlay = Overlay::new(tree, budget);
-    let applied = for_each(&mut source, |member, content| {
+    let applied = for_each(&mut archive, |member, content| {
         if (wanted.is_awaited)() { overlay.apply(&member, content) } else { Err(UnpackError::Abandoned) }
     });
     let bytes = overlay.bytes;
     // What stands behind the archive's end belongs to its digest too.
-    let applied = applied.and_then(|()| Ok(io::copy(&mut source, &mut io::sink()).map(drop)?));
-    let archive = source.into_inner();
-    if archive.is_too_large() {
+    let applied = applied.and_then(|()| Ok(io::copy(&mut archive, &mut io::sink()).map(drop)?));
+    let end = archive.finish()?;
+    if end.is_too_large {
         return Err(UnpackError::TooLarge(format!("it unpacks to more than {limit} bytes")));
     }
     applied.map_err(of_the_stream)?;
-    match archive.digest() {
-        actual if actual == *wanted.diff => Ok(bytes),
-        actual => Err(UnpackError::OtherContent { expected: wanted.diff.clone(), actual }),
+    if end.digest == *wanted.diff {
+        return Ok(bytes);
     }
+    Err(UnpackError::OtherContent { expected: wanted.diff.clone(), actual: end.digest })
 }
 
 /// An error without a number of the system's comes from what is compressed.
