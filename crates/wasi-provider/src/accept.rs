@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{
     Capabilities, Container, EphemeralContainer, Pod, SecurityContext, VolumeDevice,
 };
 
+use crate::hearing;
 use crate::http::{Malformed, Settings};
 use crate::outgoing::Rules;
 
@@ -31,6 +32,7 @@ pub(crate) fn accepts(pod: &Pod) -> Result<(), Unsupported> {
 fn annotated(annotations: &BTreeMap<String, String>) -> Result<(), Malformed> {
     Settings::of(annotations)?;
     Rules::of(annotations)?;
+    hearing::by_input(annotations)?;
     Ok(())
 }
 

@@ -50,6 +50,8 @@ pub(crate) enum Ear {
     Entrance(Arc<Entrance>),
     /// It serves connections: cancelling this asks it to finish what it has begun, and to take no more.
     Server(CancellationToken),
+    /// It reads its standard input, which ends when this is cancelled; then its entrance is closed too.
+    Reader(Arc<Entrance>, CancellationToken),
 }
 
 impl Ear {
@@ -57,8 +59,13 @@ impl Ear {
     fn ask(&self) -> bool {
         match self {
             Self::Entrance(entrance) => entrance.close(),
-            Self::Server(drain) => {
-                drain.cancel();
+            Self::Server(asked) => {
+                asked.cancel();
+                true
+            }
+            Self::Reader(entrance, asked) => {
+                entrance.close();
+                asked.cancel();
                 true
             }
         }
@@ -66,7 +73,7 @@ impl Ear {
 
     /// The guest has ended.
     fn abandon(&self) {
-        if let Self::Entrance(entrance) = self {
+        if let Self::Entrance(entrance) | Self::Reader(entrance, _) = self {
             entrance.abandon();
         }
     }
@@ -74,7 +81,7 @@ impl Ear {
     /// When nobody is let in any more.
     fn closing(&self) -> CancellationToken {
         match self {
-            Self::Entrance(entrance) => entrance.closing(),
+            Self::Entrance(entrance) | Self::Reader(entrance, _) => entrance.closing(),
             Self::Server(drain) => drain.clone(),
         }
     }
@@ -83,7 +90,7 @@ impl Ear {
     async fn is_idle(&self) {
         match self {
             Self::Entrance(entrance) => entrance.deserted().await,
-            Self::Server(_) => std::future::pending().await,
+            Self::Server(_) | Self::Reader(..) => std::future::pending().await,
         }
     }
 }

@@ -15,6 +15,7 @@ mod end;
 mod engine;
 mod finder;
 mod guest;
+mod hearing;
 mod http;
 mod inspect;
 mod lines;

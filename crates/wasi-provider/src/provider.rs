@@ -30,6 +30,7 @@ use crate::container::{Ear, Run};
 use crate::engine::{Layout, compatibility, engine};
 use crate::finder::Finder;
 use crate::guest::{World, listening_ports, serving_port, world};
+use crate::hearing::{self, Silence};
 use crate::http::{self, Instances, Server};
 use crate::inspect::Kind;
 use crate::log::Log;
@@ -176,11 +177,14 @@ impl WasiProvider {
         let place = self.room.take(spec.mounts.len(), program.mappings)?;
         let allowance = self.allowance(&spec);
         let limiter = Limiter::within(&allowance);
+        let hears = hearing::by_input(&spec.annotations);
+        let hears = hears.map_err(|error| StartError::Invalid(error.to_string()))?;
         let threads = self.threads_of(&spec)?;
         let entrance = self.entrance(&spec, program.kind, &threads).await?;
         let forwards = self.forwards(&spec).await?;
-        let (spec, world, log) = self.open(spec, program.kind, &entrance).await?;
-        let run = self.run(spec, log, Ear::Entrance(entrance), self.beside(&allowance, &threads))?;
+        let (spec, mut world, log) = self.open(spec, program.kind, &entrance).await?;
+        let ear = ear(hears, entrance, &mut world);
+        let run = self.run(spec, log, ear, self.beside(&allowance, &threads))?;
         self.forward(forwards, &run)?;
         let work = async move {
             let _place = place;
@@ -350,6 +354,16 @@ impl WasiProvider {
     fn pod(&self, uid: &PodUid) -> Arc<Count> {
         Arc::clone(self.pods.lock().entry(uid.clone()).or_default())
     }
+}
+
+/// What a program hears, which sees this world.
+fn ear(hears: bool, entrance: Arc<Entrance>, world: &mut World) -> Ear {
+    if !hears {
+        return Ear::Entrance(entrance);
+    }
+    let asked = CancellationToken::new();
+    world.context.stdin(Silence(asked.clone()));
+    Ear::Reader(entrance, asked)
 }
 
 impl Provider for WasiProvider {

@@ -19,6 +19,7 @@ mod events;
 mod filesystems;
 mod gate;
 mod guests;
+mod hearing;
 mod http;
 mod identity;
 mod image_volumes;
