@@ -16,6 +16,7 @@ mod endings;
 mod environment;
 mod escapes;
 mod events;
+mod fields;
 mod filesystems;
 mod gate;
 mod guests;
