@@ -68,9 +68,9 @@ mod tests {
 
     #[test]
     fn the_kernels_words_are_read() {
-        let stat = "7 (a ) b) S 1 7 7 0 -1 4194304 100 0 0 0 30 12 0 0 20 0 1 0 5 1 1";
+        let stat = "7 (a ) b) S 1 7 7 0 -1 4194304 100 0 0 0 30 12 5 4 20 0 1 0 5 1 1";
         assert_eq!(cpu_ticks(stat), Some(42));
-        assert_eq!(ticks(stat, 13), Some(20));
+        assert_eq!(ticks(stat, 13), Some(9));
         assert_eq!(resident("Name:\tx\nVmRSS:\t  2048 kB\n"), Some(2048.0));
     }
 
