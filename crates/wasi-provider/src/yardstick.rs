@@ -24,23 +24,21 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use wasmtime::component::GuestTaskId;
 use wasmtime::{Store, StoreContextMut, format_err};
-use wasmtime_wasi::filesystem::WasiFilesystemCtx;
 use wasmtime_wasi_http::handler::{
-    HandlerState, Instance, ProxyHandler, ShouldAccept, WorkerExpiration, WorkerState, WorkerStatus,
+    self, HandlerState, ProxyHandler, ShouldAccept, WorkerExpiration, WorkerState, WorkerStatus,
 };
 use wasmtime_wasi_http::{Error, WasiHttpView as _};
 
 use crate::engine::{Layout, engine};
-use crate::guest::{ComponentGuest, World, surroundings, world};
+use crate::guest::{ComponentGuest, world};
+use crate::http::Instances;
 use crate::inspect::inspect;
 use crate::log::Log;
-use crate::network::GuestNetwork;
-use crate::outgoing::Outgoing;
-use crate::program::{Host, Program};
+use crate::program::{Host, Instance, Program};
 use crate::room::Room;
 use crate::threads::GuestThreads;
 use crate::ticker::Ticker;
-use crate::usage::{Allowance, Limiter};
+use crate::usage::Allowance;
 
 /// Serves a component until the process ends: the arguments are its file, the address to listen on, how many requests an
 /// instance answers, and how many at a time. For benchmarks.
@@ -137,13 +135,7 @@ fn container(folder: &Path, program: &Program) -> wasmtime::Result<ContainerSpec
 }
 
 struct State {
-    program: Program,
-    spec: ContainerSpec,
-    log: Log,
-    files: WasiFilesystemCtx,
-    network: Arc<GuestNetwork>,
-    outgoing: Outgoing,
-    allowance: Allowance,
+    instances: Instances,
     reuse: Reuse,
     _folder: TempDir,
 }
@@ -153,12 +145,11 @@ impl State {
         let folder = tempfile::tempdir()?;
         let spec = container(folder.path(), &program)?;
         let log = Log::open(spec.log.clone())?;
-        let (room, entrance) = (Room::of_process(), Arc::default());
-        let World { mut context, network, outgoing, .. } =
-            world(&spec, program.kind, &log, &room, &entrance)?;
-        let files = context.build().filesystem().clone();
+        let room = Room::of_process();
+        let world = world(&spec, program.kind, &log, &room, &Arc::default())?;
         let allowance = Allowance { container: (Arc::default(), None), pod: (Arc::default(), None) };
-        Ok(Self { program, spec, log, files, network, outgoing, allowance, reuse, _folder: folder })
+        let instances = Instances::new(Arc::new(program), spec, log, world, allowance, room);
+        Ok(Self { instances, reuse, _folder: folder })
     }
 }
 
@@ -167,13 +158,10 @@ impl HandlerState for State {
     type WorkerExpiration = Never;
     type WorkerState = Reuse;
 
-    async fn instantiate(&self) -> wasmtime::Result<Instance<ComponentGuest, Never, Reuse>> {
-        let (network, outgoing) = (Arc::clone(&self.network), self.outgoing.clone());
-        let world = surroundings(&self.spec, self.program.kind, &self.log, network, outgoing);
-        let limiter = Limiter::within(&self.allowance);
-        let made = self.program.instantiate(world, &self.files, limiter).await?;
-        let (store, proxy) = (made.store, made.proxy);
-        Ok(Instance { store, proxy, view: ComponentGuest::http, expiration: Never, state: self.reuse })
+    async fn instantiate(&self) -> wasmtime::Result<handler::Instance<ComponentGuest, Never, Reuse>> {
+        let Instance { store, proxy } = self.instances.instantiate().await?;
+        let view = ComponentGuest::http;
+        Ok(handler::Instance { store, proxy, view, expiration: Never, state: self.reuse })
     }
 }
 

@@ -12,7 +12,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::{Value, json};
 
 use crate::scene::{Scene, options};
-use crate::{guests, manifests, states};
+use crate::{files, guests, manifests, states};
 
 /// A file that nobody may make, wherever a guest gets to.
 const TRACE: &str = "coracle-escaped";
@@ -124,10 +124,9 @@ async fn who_waits_for_a_pipe_for_ever_can_be_ended() {
     let (scene, open) = scene("pipes").await;
     let image = guests::image("disk-rust").await.unwrap();
     let mounts = json!([{"name": "v", "mountPath": "/v"}]);
-    let container = json!({"image": image, "args": ["read /v/pipe"], "volumeMounts": mounts});
-    let mut spec = manifests::of("Never", &container);
     let host = open.path().canonicalize().unwrap().join("data");
-    spec["volumes"] = json!([{"name": "v", "hostPath": {"path": host}}]);
+    let volumes = json!([{"name": "v", "hostPath": {"path": host}}]);
+    let spec = files::spec(volumes, mounts, &["read /v/pipe"]).await;
     scene.run_until("p", spec, |pod| states::is_running(pod) || states::has_ended(pod)).await.unwrap();
     let other = manifests::once(&image, &["list /"]);
     scene.run_until("q", other, states::has_ended).await.unwrap();

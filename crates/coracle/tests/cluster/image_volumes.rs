@@ -1,13 +1,12 @@
 //! Images as volumes: what guests find in them.
 
-use std::collections::BTreeMap;
-
 use coracle_testing::registry::{Artifact, Files};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
+use crate::files::{self, outcomes};
 use crate::scene::Scene;
-use crate::{guests, manifests, states};
+use crate::{guests, states};
 
 /// An image of two layers that nobody could run, with links that would lead out of it.
 async fn image() -> String {
@@ -23,17 +22,7 @@ async fn image() -> String {
 
 /// A spec of one container that does these things, with the volume `v` of an image.
 async fn spec(source: Value, mounts: Value, commands: &[&str]) -> Value {
-    let image = guests::image("disk-rust").await.unwrap();
-    let container = json!({"image": image, "args": commands, "volumeMounts": mounts});
-    let mut spec = manifests::of("Never", &container);
-    spec["volumes"] = json!([{"name": "v", "image": source}]);
-    spec
-}
-
-async fn outcomes(scene: &Scene<'_>, pod: &str) -> BTreeMap<String, String> {
-    let log = scene.logs(pod, &[]).await.unwrap();
-    let pairs = log.lines().filter_map(|line| line.split_once(": "));
-    pairs.map(|(command, outcome)| (command.to_owned(), outcome.to_owned())).collect()
+    files::spec(json!([{"name": "v", "image": source}]), mounts, commands).await
 }
 
 #[tokio::test]

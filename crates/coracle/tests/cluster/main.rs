@@ -17,6 +17,7 @@ mod environment;
 mod escapes;
 mod events;
 mod fields;
+mod files;
 mod filesystems;
 mod gate;
 mod guests;

@@ -7,29 +7,9 @@ use coracle_testing::NodeOptions;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use serde_json::{Value, json};
 
+use crate::files::{outcomes, ran, spec};
 use crate::scene::{Scene, options};
-use crate::{guests, manifests, states};
-
-/// A spec of one container that does these things, with these volumes and mounts.
-async fn spec(volumes: Value, mounts: Value, commands: &[&str]) -> Value {
-    let image = guests::image("disk-rust").await.unwrap();
-    let container = json!({"image": image, "args": commands, "volumeMounts": mounts});
-    let mut spec = manifests::of("Never", &container);
-    spec["volumes"] = volumes;
-    spec
-}
-
-async fn outcomes(scene: &Scene<'_>, pod: &str) -> BTreeMap<String, String> {
-    let log = scene.logs(pod, &[]).await.unwrap();
-    let pairs = log.lines().filter_map(|line| line.split_once(": "));
-    pairs.map(|(command, outcome)| (command.to_owned(), outcome.to_owned())).collect()
-}
-
-async fn ran(scene: &Scene<'_>, pod: &str, spec: Value) -> BTreeMap<String, String> {
-    let ended = scene.run_until(pod, spec, states::has_ended).await.unwrap();
-    assert_eq!(states::exit(&ended), Some((0, "Completed")), "{pod}");
-    outcomes(scene, pod).await
-}
+use crate::states;
 
 #[track_caller]
 fn fails(found: &BTreeMap<String, String>, commands: &[&str]) {

@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::scene::{Scene, options};
-use crate::{guests, manifests, states, until};
+use crate::{files, states, until};
 
 /// The API server makes no token that ends within ten minutes. Between it and the node, each is said to end so much sooner,
 /// after 20 seconds; a node renews what has lived four fifths of its time, or up to 10 seconds earlier.
@@ -87,12 +87,10 @@ async fn a_token_is_renewed_and_the_new_one_is_good() {
     let (_folder, kubeconfig) = kubeconfig(port);
     let options = NodeOptions { kubeconfig: Some(kubeconfig), ..options("rotates").await.unwrap() };
     let scene = Scene::with(cluster, options).await.unwrap();
-    let image = guests::image("disk-rust").await.unwrap();
-    let mounts = json!([{"name": "v", "mountPath": "/v"}]);
-    let container = json!({"image": image, "args": ["follow /v/token none"], "volumeMounts": mounts});
-    let mut spec = manifests::of("Never", &container);
     let token = json!({"serviceAccountToken": {"path": "token", "expirationSeconds": 600}});
-    spec["volumes"] = json!([{"name": "v", "projected": {"sources": [token]}}]);
+    let volumes = json!([{"name": "v", "projected": {"sources": [token]}}]);
+    let mounts = json!([{"name": "v", "mountPath": "/v"}]);
+    let spec = files::spec(volumes, mounts, &["follow /v/token none"]).await;
     let pod = scene.run_until("p", spec, states::is_running).await.unwrap();
 
     let log = scene.log_file(&pod, "app", 0);

@@ -7,7 +7,7 @@ use kube::api::PostParams;
 use serde_json::json;
 
 use crate::scene::Scene;
-use crate::{guests, manifests, states};
+use crate::{files, states};
 
 /// What the API server lets one object hold.
 const MOST: usize = 1 << 20;
@@ -23,13 +23,12 @@ async fn objects_of_a_mebibyte_are_given_whole() {
     let bytes = [("bytes".to_owned(), ByteString(vec![0xff; MOST]))];
     let secret = Secret { data: Some(bytes.into()), metadata: metadata("large"), ..Secret::default() };
     scene.api::<Secret>().create(&PostParams::default(), &secret).await.unwrap();
-    let image = guests::image("disk-rust").await.unwrap();
     let mounts = json!([{"name": "map", "mountPath": "/map"}, {"name": "secret", "mountPath": "/secret"}]);
     let commands = ["size /map/text", "size /secret/bytes"];
-    let mut spec = manifests::of("Never", &json!({"image": image, "args": commands, "volumeMounts": mounts}));
-    spec["volumes"] = json!([
+    let volumes = json!([
         {"name": "map", "configMap": {"name": "large"}}, {"name": "secret", "secret": {"secretName": "large"}},
     ]);
+    let spec = files::spec(volumes, mounts, &commands).await;
     scene.run_until("p", spec, states::has_ended).await.unwrap();
     let log = scene.logs("p", &[]).await.unwrap();
     assert_eq!(log, format!("size /map/text: {MOST}\nsize /secret/bytes: {MOST}\n"));

@@ -1,6 +1,5 @@
 //! Volumes of Kubernetes' own content, seen by guests.
 
-use std::collections::BTreeMap;
 use std::fs;
 
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
@@ -9,32 +8,15 @@ use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
+use crate::files::{outcomes, ran, spec};
 use crate::scene::Scene;
-use crate::{guests, manifests, states};
+use crate::states;
 
 /// A spec whose one container does these things with its volume `v`, mounted at `/v`.
 async fn with_volume(source: Value, commands: &[&str]) -> Value {
     let mut volume = source;
     volume["name"] = "v".into();
-    let image = guests::image("disk-rust").await.unwrap();
-    let mounts = json!([{"name": "v", "mountPath": "/v"}]);
-    let container = json!({"image": image, "args": commands, "volumeMounts": mounts});
-    let mut spec = manifests::of("Never", &container);
-    spec["volumes"] = json!([volume]);
-    spec
-}
-
-/// What came of each command of a pod.
-async fn outcomes(scene: &Scene<'_>, pod: &str) -> BTreeMap<String, String> {
-    let log = scene.logs(pod, &[]).await.unwrap();
-    let pairs = log.lines().filter_map(|line| line.split_once(": "));
-    pairs.map(|(command, outcome)| (command.to_owned(), outcome.to_owned())).collect()
-}
-
-async fn ran(scene: &Scene<'_>, pod: &str, spec: Value) -> BTreeMap<String, String> {
-    let ended = scene.run_until(pod, spec, states::has_ended).await.unwrap();
-    assert_eq!(states::exit(&ended), Some((0, "Completed")), "{pod}");
-    outcomes(scene, pod).await
+    spec(json!([volume]), json!([{"name": "v", "mountPath": "/v"}]), commands).await
 }
 
 async fn put_objects(scene: &Scene<'_>) {

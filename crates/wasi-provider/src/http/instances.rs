@@ -70,13 +70,16 @@ impl Instances {
     /// A fresh instance, and its room.
     pub(super) async fn make(&self) -> Result<(Instance, Place), MakeError> {
         let place = self.room.take_mappings(self.program.mappings)?;
-        let (network, outgoing) = (Arc::clone(&self.network), self.outgoing.clone());
-        let world = surroundings(&self.spec, self.program.kind, &self.log, network, outgoing);
-        let limiter = Limiter::within(&self.allowance);
-        let making = timeout(READY_WITHIN, self.program.instantiate(world, &self.files, limiter));
-        match making.await {
+        match timeout(READY_WITHIN, self.instantiate()).await {
             Ok(made) => made.map(|instance| (instance, place)).map_err(MakeError::Failed),
             Err(_) => Err(MakeError::Slow),
         }
+    }
+
+    /// A fresh instance, however long it takes and whatever room there is.
+    pub(crate) async fn instantiate(&self) -> wasmtime::Result<Instance> {
+        let (network, outgoing) = (Arc::clone(&self.network), self.outgoing.clone());
+        let world = surroundings(&self.spec, self.program.kind, &self.log, network, outgoing);
+        self.program.instantiate(world, &self.files, Limiter::within(&self.allowance)).await
     }
 }

@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coracle_lifecycle::{Cause, Container, ContainerSpec, Provider as _, StartError};
 use coracle_testing::conformance::{Bench, exit_of};
@@ -43,6 +43,14 @@ fn exchange(stream: &mut TcpStream, word: &str) {
     let mut answer = vec![0; word.len()];
     stream.read_exact(&mut answer).unwrap();
     assert_eq!(answer, word.as_bytes());
+}
+
+/// Waits until nobody is let in any more; the other side's threads are others.
+fn closed(address: SocketAddr) {
+    let began = Instant::now();
+    while TcpStream::connect_timeout(&address, Duration::from_millis(100)).is_ok() {
+        assert!(began.elapsed() < GRACE, "{address} is still open");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,8 +125,7 @@ async fn whoever_is_inside_when_a_server_is_stopped_is_served_to_the_end_and_nob
         // Connected, but not accepted: the server has one client at a time.
         let mut queued = TcpStream::connect(address).unwrap();
         container.stop(GRACE);
-        let is_refused = || TcpStream::connect_timeout(&address, Duration::from_millis(100)).is_err();
-        while !is_refused() {}
+        closed(address);
         exchange(&mut inside, "after");
         drop(inside);
         exchange(&mut queued, "queued");
@@ -169,7 +176,7 @@ async fn ports_of_the_node_lead_to_a_container_by_tcp_and_udp() {
     let mut inside = TcpStream::connect(there).unwrap();
     exchange(&mut inside, "before");
     container.stop(GRACE);
-    while TcpStream::connect_timeout(&there, Duration::from_millis(100)).is_ok() {}
+    closed(there);
     exchange(&mut inside, "after");
     drop(inside);
     assert_eq!(exit_of(&*container).await.cause, Cause::Stopped);

@@ -2,10 +2,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
 use super::FetchError;
+use super::news::News;
 use super::source::{Referable, follow};
 use crate::pods::PodApi;
 
@@ -69,7 +70,7 @@ impl<K: Referable> Cache<K> {
 pub(super) struct Entry<K> {
     key: Key,
     entries: Entries<K>,
-    news: Arc<News<K>>,
+    news: Arc<News<Found<K>>>,
     _task: JoinSet<()>,
 }
 
@@ -79,17 +80,9 @@ impl<K: Referable> Entry<K> {
     /// # Errors
     /// When the API server does not tell.
     pub(super) async fn get(&self) -> Result<Option<Arc<K>>, FetchError> {
-        let mut state = self.news.state.subscribe();
-        let known = state.wait_for(|state| !matches!(state, State::Pending)).await;
-        match known.as_deref() {
-            Ok(State::Known(object)) => Ok(object.clone()),
-            Ok(State::Failed(why)) => Err(self.error(why)),
-            Ok(State::Pending) | Err(_) => Err(self.error("the node is stopping")),
-        }
-    }
-
-    fn error(&self, why: &str) -> FetchError {
-        FetchError { kind: K::KIND, name: self.key.1.clone(), why: why.to_owned() }
+        let found = self.news.heard().await;
+        let found = found.map_err(|why| FetchError { kind: K::KIND, name: self.key.1.clone(), why });
+        Ok(found?.0)
     }
 }
 
@@ -103,62 +96,18 @@ impl<K> Drop for Entry<K> {
     }
 }
 
-/// What is known of an object.
-pub(super) enum State<K> {
-    /// The API server was not heard yet.
-    Pending,
-    /// The object as it is now; `None` when there is none.
-    Known(Option<Arc<K>>),
-    /// The API server does not tell, and was never heard.
-    Failed(String),
-}
+/// An object as it is, or that there is none. Equal are those of one version.
+pub(super) struct Found<K>(pub(super) Option<Arc<K>>);
 
-/// What is known of an object, and who wants to hear when that changes.
-pub(super) struct News<K> {
-    state: watch::Sender<State<K>>,
-    listeners: Mutex<Vec<Weak<Notify>>>,
-}
-
-impl<K> Default for News<K> {
-    fn default() -> Self {
-        Self { state: watch::Sender::new(State::Pending), listeners: Mutex::default() }
+impl<K> Clone for Found<K> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
     }
 }
 
-impl<K: Referable> News<K> {
-    /// Makes known what was heard. Who waits for the first news hears it there; listeners hear of changes.
-    pub(super) fn tell(&self, new: State<K>) {
-        let mut is_change = false;
-        self.state.send_if_modified(|state| {
-            let is_new = !is_same(state, &new);
-            is_change = is_new && !matches!(state, State::Pending);
-            if is_new {
-                *state = new;
-            }
-            is_new
-        });
-        if is_change {
-            self.listeners
-                .lock()
-                .retain(|listener| listener.upgrade().inspect(|listener| listener.notify_one()).is_some());
-        }
-    }
-
-    fn add_listener(&self, listener: &Arc<Notify>) {
-        let mut listeners = self.listeners.lock();
-        listeners.retain(|listener| listener.strong_count() > 0);
-        listeners.push(Arc::downgrade(listener));
-    }
-}
-
-fn is_same<K: Referable>(old: &State<K>, new: &State<K>) -> bool {
-    match (old, new) {
-        (State::Known(Some(old)), State::Known(Some(new))) => {
-            let version = |object: &K| (object.meta().uid.clone(), object.meta().resource_version.clone());
-            version(old) == version(new)
-        }
-        (State::Known(None), State::Known(None)) => true,
-        (State::Failed(old), State::Failed(new)) => old == new,
-        _ => false,
+impl<K: Referable> PartialEq for Found<K> {
+    fn eq(&self, other: &Self) -> bool {
+        let version = |object: &Arc<K>| (object.meta().uid.clone(), object.meta().resource_version.clone());
+        self.0.as_ref().map(version) == other.0.as_ref().map(version)
     }
 }

@@ -3,6 +3,7 @@
 //! one of its pods refers to.
 
 mod cache;
+mod news;
 mod source;
 mod trust;
 

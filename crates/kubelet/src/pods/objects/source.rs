@@ -12,7 +12,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 use tracing::debug;
 
-use super::cache::{News, State};
+use super::cache::Found;
+use super::news::News;
 use crate::pods::PodApi;
 use crate::watching;
 
@@ -62,11 +63,11 @@ pub(super) async fn follow<K: Referable>(
     beginning: Arc<Semaphore>,
     namespace: String,
     name: String,
-    news: Arc<News<K>>,
+    news: Arc<News<Found<K>>>,
 ) {
     let first = first(&api, &namespace, &name, &news).await;
     let is_immutable = first.as_ref().is_some_and(Referable::is_immutable);
-    news.tell(State::Known(first.map(Arc::new)));
+    news.tell(Ok(Found(first.map(Arc::new))));
     if !is_immutable {
         let objects = Api::<K>::namespaced(api.client(), &namespace);
         let events = watching::follow(objects, Config::default().fields(&format!("metadata.name={name}")));
@@ -77,13 +78,13 @@ pub(super) async fn follow<K: Referable>(
 }
 
 /// The object as it is when the API server is heard for the first time.
-async fn first<K: Referable>(api: &PodApi, namespace: &str, name: &str, news: &News<K>) -> Option<K> {
+async fn first<K: Referable>(api: &PodApi, namespace: &str, name: &str, news: &News<Found<K>>) -> Option<K> {
     let mut wait = FIRST_WAIT;
     for tries in 1_u32.. {
         match api.get(namespace, name).await {
             Ok(object) => return object,
             Err(error) if error.is_forbidden() && tries < AUTHORIZER_LAG => {}
-            Err(error) => news.tell(State::Failed(error.to_string())),
+            Err(error) => news.tell(Err(error.to_string())),
         }
         sleep(wait).await;
         wait = (wait * 2).min(LONGEST_WAIT);
@@ -94,7 +95,7 @@ async fn first<K: Referable>(api: &PodApi, namespace: &str, name: &str, news: &N
 async fn watch<K: Referable>(
     events: impl Stream<Item = Result<Event<K>, kube::runtime::watcher::Error>>,
     turn: Option<OwnedSemaphorePermit>,
-    news: &News<K>,
+    news: &News<Found<K>>,
 ) {
     let (mut events, mut turn, mut listed) = (Box::pin(events), turn, None);
     while let Some(event) = events.next().await {
@@ -102,11 +103,11 @@ async fn watch<K: Referable>(
             Ok(Event::Init) => {}
             Ok(Event::InitApply(object)) => listed = Some(object),
             Ok(Event::InitDone) => {
-                news.tell(State::Known(listed.take().map(Arc::new)));
+                news.tell(Ok(Found(listed.take().map(Arc::new))));
                 drop(turn.take());
             }
-            Ok(Event::Apply(object)) => news.tell(State::Known(Some(Arc::new(object)))),
-            Ok(Event::Delete(_)) => news.tell(State::Known(None)),
+            Ok(Event::Apply(object)) => news.tell(Ok(Found(Some(Arc::new(object))))),
+            Ok(Event::Delete(_)) => news.tell(Ok(Found(None))),
             Err(_) => {
                 // The error itself may quote what the object holds.
                 debug!(kind = K::KIND, "the watch of an object was interrupted");

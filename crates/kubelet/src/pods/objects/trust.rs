@@ -12,11 +12,12 @@ use kube::core::GroupVersionKind;
 use kube::runtime::watcher::{Config, Event};
 use kube::{Api, ResourceExt};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::debug;
 
+use super::news::News;
 use crate::pods::PodApi;
 use crate::watching;
 
@@ -52,14 +53,14 @@ impl TrustBundles {
             *watched = Arc::downgrade(&held);
             held
         });
-        held.news.listeners.lock().push(Arc::downgrade(changed));
+        held.news.add_listener(changed);
         held
     }
 }
 
 /// Trust bundles that somebody holds.
 pub(super) struct Watched {
-    news: Arc<News>,
+    news: Arc<News<Arc<Bundles>>>,
     _task: JoinSet<()>,
 }
 
@@ -69,37 +70,12 @@ impl Watched {
     /// # Errors
     /// When the API server does not tell: why.
     pub(super) async fn get(&self) -> Result<Arc<Bundles>, String> {
-        let mut state = self.news.state.subscribe();
-        let known = state.wait_for(Option::is_some).await;
-        known.ok().and_then(|known| known.clone()).unwrap_or_else(|| Err("the node is stopping".to_owned()))
-    }
-}
-
-#[derive(Default)]
-struct News {
-    state: watch::Sender<Option<Result<Arc<Bundles>, String>>>,
-    listeners: Mutex<Vec<Weak<Notify>>>,
-}
-
-impl News {
-    fn tell(&self, new: Result<Arc<Bundles>, String>) {
-        // Who waits for the first news hears it there.
-        let is_first = self.state.borrow().is_none();
-        let is_new = self.state.send_if_modified(|state| {
-            let is_new = state.as_ref() != Some(&new);
-            *state = Some(new);
-            is_new
-        });
-        if is_new && !is_first {
-            self.listeners
-                .lock()
-                .retain(|listener| listener.upgrade().inspect(|listener| listener.notify_one()).is_some());
-        }
+        self.news.heard().await
     }
 }
 
 /// Watches all bundles for as long as this is polled.
-async fn follow(api: PodApi, news: Arc<News>) {
+async fn follow(api: PodApi, news: Arc<News<Arc<Bundles>>>) {
     let resource = loop {
         match served(&api).await {
             Ok(Some(resource)) => break resource,
@@ -124,7 +100,7 @@ async fn follow(api: PodApi, news: Arc<News>) {
             Err(error) => {
                 debug!(%error, "the watch of trust bundles was interrupted");
                 listed.clear();
-                if news.state.borrow().is_none() {
+                if news.is_awaited() {
                     news.tell(Err(error.to_string()));
                 }
                 continue;
