@@ -87,7 +87,8 @@ impl Kubelet {
         // Held until all pods are at rest.
         let memory = self.memory();
         let layout = self.layout(memory.as_ref());
-        let own: Vec<_> = [layout.root()].into_iter().chain(layout.memory()).map(Into::into).collect();
+        let own: Vec<_> =
+            [layout.root()].into_iter().chain(layout.in_memory_directories()).map(Into::into).collect();
         let access = Access::new(layout.image_access());
         let collector = Collector {
             access: access.clone(),
@@ -151,7 +152,9 @@ impl Kubelet {
     fn layout(&self, memory: Option<&Memory>) -> Layout {
         // A runtime opens what is mounted by paths without links.
         let root = self.settings.root_dir.canonicalize().unwrap_or_else(|_| self.settings.root_dir.clone());
-        Layout::new(root).in_memory(memory.map(|memory| memory.directory.clone()))
+        Layout::new(root)
+            .in_memory(memory.map(|memory| memory.directory.clone()))
+            .scratch_in_memory(memory.and_then(|memory| memory.scratch.clone()))
     }
 
     fn host(&self) -> Host {

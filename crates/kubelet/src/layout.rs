@@ -9,19 +9,42 @@ use coracle_lifecycle::{PodIdentity, PodUid};
 pub struct Layout {
     root: PathBuf,
     memory: Option<PathBuf>,
+    scratch: Option<PathBuf>,
 }
 
 impl Layout {
     /// The layout under `root`.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), memory: None }
+        Self { root: root.into(), memory: None, scratch: None }
     }
 
     /// The same, with a directory in memory for what must not lie on a disk.
     #[must_use]
     pub fn in_memory(self, directory: Option<PathBuf>) -> Self {
         Self { memory: directory, ..self }
+    }
+
+    /// The same, with a directory in other memory for what programs may fill.
+    #[must_use]
+    pub fn scratch_in_memory(self, directory: Option<PathBuf>) -> Self {
+        Self { scratch: directory, ..self }
+    }
+
+    /// The directories in memory, each of which holds one directory per pod.
+    pub fn in_memory_directories(&self) -> impl Iterator<Item = &Path> {
+        self.memory.iter().chain(&self.scratch).map(PathBuf::as_path)
+    }
+
+    /// All of a pod that lies in memory.
+    pub fn all_in_memory(&self, uid: &PodUid) -> impl Iterator<Item = PathBuf> {
+        self.in_memory_directories().map(|directory| directory.join(uid.as_str()))
+    }
+
+    /// The volumes of a pod that lie in memory and may be filled.
+    #[must_use]
+    pub fn scratch_volumes(&self, uid: &PodUid) -> Option<PathBuf> {
+        Some(self.scratch.as_ref()?.join(uid.as_str()))
     }
 
     /// The directory in memory that holds one directory per pod, where there is one.

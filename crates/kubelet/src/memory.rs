@@ -19,17 +19,19 @@ const LOCK: &str = "lock";
 #[error("no file system in memory can be written to: none of /run, /run/user/<uid>, /dev/shm")]
 pub(crate) struct NoMemory;
 
-/// A directory in memory. It stays when the node ends, for the next one with the same root directory; a node that ends
-/// for good leaves it to any other node of its user.
+/// Directories in memory. They stay when the node ends, for the next one with the same root directory; a node that ends
+/// for good leaves them to any other node of its user.
 #[derive(Debug)]
 pub(crate) struct Memory {
     pub(crate) directory: PathBuf,
-    /// Held while the node lives. `None` where another process holds it, such as the node before, which is about to end.
-    lock: Option<File>,
+    /// One on another file system, where this machine has one: who fills it takes no room from the first.
+    pub(crate) scratch: Option<PathBuf>,
+    /// Held while the node lives.
+    _locks: Vec<File>,
 }
 
 impl Memory {
-    /// A directory in memory that only this node's user can enter, always the same one for the same root directory. What
+    /// Directories in memory that only this node's user can enter, always the same ones for the same root directory. What
     /// nodes left that live no more is removed.
     ///
     /// # Errors
@@ -38,22 +40,43 @@ impl Memory {
         let user = rustix::process::geteuid().as_raw();
         let candidates = ["/run".to_owned(), format!("/run/user/{user}"), "/dev/shm".to_owned()];
         let usable: Vec<_> = candidates.iter().map(Path::new).filter(|parent| is_in_memory(parent)).collect();
-        let mut made = usable.iter().filter_map(|parent| Self::make(&parent.join(name(root)), user).ok());
-        let made = made.next().ok_or(NoMemory)?;
-        if made.lock.is_none() {
-            warn!(directory = %made.directory.display(), "another process has this node's directory in memory");
+        let made: Vec<_> =
+            usable.iter().filter_map(|parent| Claimed::make(&parent.join(name(root)), user).ok()).collect();
+        for taken in made.iter().filter(|made| made.lock.is_none()) {
+            warn!(directory = %taken.directory.display(), "another process has this node's directory in memory");
         }
         for parent in usable {
             collect(parent, user);
         }
-        Ok(made)
+        Self::of(made)
     }
 
+    fn of(made: Vec<Claimed>) -> Result<Self, NoMemory> {
+        let first = made.first().ok_or(NoMemory)?;
+        let directory = first.directory.clone();
+        let other = made.iter().find(|other| other.device != first.device);
+        let scratch = other.map(|other| other.directory.clone());
+        Ok(Self { directory, scratch, _locks: made.into_iter().filter_map(|made| made.lock).collect() })
+    }
+}
+
+/// One directory.
+#[derive(Debug)]
+struct Claimed {
+    directory: PathBuf,
+    /// The file system that it lies on.
+    device: u64,
+    /// `None` where another process holds it, such as the node before, which is about to end.
+    lock: Option<File>,
+}
+
+impl Claimed {
     fn make(directory: &Path, user: u32) -> io::Result<Self> {
         // Before the directory, so that nobody takes it for one that was left.
         let lock = lock(&lock_file(directory))?;
         claim(directory, user)?;
-        Ok(Self { directory: directory.to_owned(), lock })
+        let device = fs::metadata(directory)?.dev();
+        Ok(Self { directory: directory.to_owned(), device, lock })
     }
 }
 
@@ -161,8 +184,8 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let user = rustix::process::geteuid().as_raw();
         let path = |number: u8| parent.path().join(format!("coracle-{number:016x}"));
-        let alive = Memory::make(&path(1), user).unwrap();
-        drop(Memory::make(&path(2), user).unwrap());
+        let alive = Claimed::make(&path(1), user).unwrap();
+        drop(Claimed::make(&path(2), user).unwrap());
         fs::create_dir_all(path(2).join("uid/token")).unwrap();
         fs::create_dir_all(path(3)).unwrap();
         for name in ["other.lock", "coracle-x.lock"] {
@@ -185,10 +208,21 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let user = rustix::process::geteuid().as_raw();
         let directory = parent.path().join("coracle-0123456789abcdef");
-        let before = Memory::make(&directory, user).unwrap();
-        assert!(Memory::make(&directory, user).unwrap().lock.is_none());
+        let before = Claimed::make(&directory, user).unwrap();
+        assert!(Claimed::make(&directory, user).unwrap().lock.is_none());
         drop(before);
-        assert!(Memory::make(&directory, user).unwrap().lock.is_some());
+        assert!(Claimed::make(&directory, user).unwrap().lock.is_some());
+    }
+
+    #[test]
+    fn what_programs_may_fill_lies_elsewhere_or_nowhere_in_memory() {
+        let claimed = |name: &str, device| Claimed { directory: name.into(), device, lock: None };
+        let made =
+            Memory::of(vec![claimed("/run/a", 1), claimed("/run/user/a", 1), claimed("/dev/shm/a", 2)]);
+        let made = made.unwrap();
+        assert_eq!((made.directory, made.scratch), ("/run/a".into(), Some("/dev/shm/a".into())));
+        assert_eq!(Memory::of(vec![claimed("/dev/shm/a", 2)]).unwrap().scratch, None);
+        Memory::of(Vec::new()).unwrap_err();
     }
 
     #[test]

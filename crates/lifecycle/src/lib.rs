@@ -45,6 +45,7 @@ mod resident;
 pub mod resources;
 mod restart;
 mod status;
+pub mod storage;
 mod support;
 mod sysctls;
 mod user;

@@ -38,6 +38,22 @@ pub fn from_thousandths(value: u64) -> Quantity {
     }
 }
 
+/// So many bytes in the largest unit that divides them, of those that count by 1024 or by 1000.
+#[must_use]
+pub fn from_bytes(bytes: u64, is_binary: bool) -> Quantity {
+    let (step, units): (u64, _) = if is_binary {
+        (1024, ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"])
+    } else {
+        (1000, ["", "k", "M", "G", "T", "P", "E"])
+    };
+    let (mut number, mut unit) = (bytes, 0);
+    while number != 0 && number.is_multiple_of(step) && unit + 1 < units.len() {
+        number /= step;
+        unit += 1;
+    }
+    Quantity(format!("{number}{}", units[unit]))
+}
+
 fn scaled(quantity: &Quantity, scale: u128) -> Result<u64, InvalidQuantity> {
     parse(&quantity.0, scale).ok_or_else(|| InvalidQuantity(quantity.0.chars().take(100).collect()))
 }
@@ -88,6 +104,19 @@ fn factor(suffix: &str) -> Option<Factor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_told_in_the_largest_unit() {
+        let check = |bytes: u64, is_binary: bool, expected: &str| {
+            assert_eq!(from_bytes(bytes, is_binary).0, expected);
+        };
+        check(0, true, "0");
+        check(1_500, true, "1500");
+        check(3 << 20, true, "3Mi");
+        check(1 << 60, true, "1Ei");
+        check(1_500_000, false, "1500k");
+        check(2_000_000, false, "2M");
+    }
 
     #[test]
     fn quantities_of_the_grammar() {

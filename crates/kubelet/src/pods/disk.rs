@@ -1,14 +1,14 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, DirBuilder};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use coracle_lifecycle::{Checkpoint, PodIdentity, PodUid};
-use tempfile::NamedTempFile;
 use tracing::warn;
 
 use super::mounts::unmount_below;
+use super::tree;
 use crate::Layout;
 
 /// Does file work where it blocks no other task.
@@ -23,14 +23,18 @@ pub(super) fn private_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Writes a checkpoint beside the old one and renames it, so that a reader sees one or the other.
+/// Writes a checkpoint beside the old one and renames it, so that a reader sees one or the other. One worker at a time does
+/// so for a pod.
 pub(super) fn save(layout: &Layout, checkpoint: &Checkpoint) -> io::Result<()> {
     let directory = layout.pod(&checkpoint.pod.uid);
     private_directory(&directory)?;
-    let mut file = NamedTempFile::new_in(&directory)?;
-    file.write_all(&serde_json::to_vec(checkpoint)?)?;
-    file.persist(layout.checkpoint(&checkpoint.pod.uid))?;
-    Ok(())
+    let (path, next) = (layout.checkpoint(&checkpoint.pod.uid), directory.join("checkpoint.json.next"));
+    let written = fs::write(&next, serde_json::to_vec(checkpoint)?).and_then(|()| fs::rename(&next, path));
+    if written.is_err() {
+        // What was written for nothing may be what filled the disk.
+        let _ = fs::remove_file(&next);
+    }
+    written
 }
 
 /// All checkpoints under the root directory. A pod whose checkpoint cannot be read, or of which there is only something in
@@ -38,8 +42,8 @@ pub(super) fn save(layout: &Layout, checkpoint: &Checkpoint) -> io::Result<()> {
 pub(super) fn load_all(layout: &Layout) -> io::Result<Vec<(PodUid, Option<Checkpoint>)>> {
     private_directory(&layout.pods())?;
     let mut uids = named_in(&layout.pods())?;
-    if let Some(memory) = layout.memory() {
-        uids.extend(named_in(memory)?);
+    for directory in layout.in_memory_directories() {
+        uids.extend(named_in(directory)?);
     }
     let found = uids.into_iter().map(|uid| {
         let checkpoint = load(&layout.checkpoint(&uid));
@@ -69,19 +73,15 @@ pub(super) fn load(path: &Path) -> io::Result<Checkpoint> {
 /// from there first.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     unmount_below(path)?;
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => {
-            result.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
-        }
-    }
+    tree::remove(path).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
 /// Removes a pod's volumes and root file systems; its logs and its checkpoint stay.
 pub(super) fn remove_runs(layout: &Layout, uid: &PodUid) -> io::Result<()> {
-    layout.memory_volumes(uid).map_or(Ok(()), |volumes| remove(&volumes))?;
-    remove(&layout.volumes(uid))?;
-    remove(&layout.containers(uid))
+    // What is mounted over a file of a volume for one container keeps the file from being removed.
+    remove(&layout.containers(uid))?;
+    layout.all_in_memory(uid).try_for_each(|volumes| remove(&volumes))?;
+    remove(&layout.volumes(uid))
 }
 
 /// Removes the logs of a container's runs before the last one before `attempt`, as the kubelet keeps one dead run.
@@ -101,13 +101,13 @@ pub(super) fn prune_logs(directory: &Path, attempt: u32) -> io::Result<()> {
 /// Removes all that is left of a pod that is gone from the API server, logs too.
 pub(super) async fn forget(layout: &Layout, pod: PodIdentity) {
     let mut paths = vec![layout.pod_logs(&pod), layout.pod(&pod.uid)];
-    paths.extend(layout.memory_volumes(&pod.uid));
+    paths.extend(layout.all_in_memory(&pod.uid));
     remove_all(paths).await;
 }
 
 /// Removes all that an earlier agent left of pods that are gone; `logs` are the directories of theirs.
 pub(super) async fn forget_left(layout: &Layout, left: Vec<PodUid>, logs: Vec<PathBuf>) {
-    let in_memory = left.iter().filter_map(|uid| layout.memory_volumes(uid));
+    let in_memory = left.iter().flat_map(|uid| layout.all_in_memory(uid));
     let directories = left.iter().map(|uid| layout.pod(uid));
     remove_all(logs.into_iter().chain(directories).chain(in_memory).collect()).await;
 }

@@ -1,3 +1,4 @@
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +14,9 @@ use super::worker::{Message, Work, Worker};
 use super::{Context, disk, volumes};
 
 impl Worker {
-    /// Begins one action. What it comes to reaches the worker as an event.
-    pub(super) fn perform(&mut self, action: Action, is_saved: bool) {
+    /// Begins one action. What it comes to reaches the worker as an event. No run begins where what must survive the agent is
+    /// `unsaved`, for that reason.
+    pub(super) fn perform(&mut self, action: Action, unsaved: Option<&io::Error>) {
         let pod = Arc::clone(&self.observed.pod);
         match action {
             Action::Mount => self.mount(pod),
@@ -22,12 +24,14 @@ impl Worker {
             Action::AbandonMount => self.give_up(&Work::Mount),
             Action::Fetch { container } => self.fetch(pod, container),
             Action::Abandon { container } => self.give_up(&Work::Fetch(container)),
-            Action::Start { container, attempt } if is_saved => self.start(pod, container, attempt),
-            Action::Start { container, .. } => self.happen(Event::StartFailed {
-                container,
-                reason: Waiting::CreateContainerError,
-                message: "cannot write the pod's checkpoint: see the node's log".to_owned(),
-            }),
+            Action::Start { container, attempt } => match unsaved {
+                None => self.start(pod, container, attempt),
+                Some(error) => self.happen(Event::StartFailed {
+                    container,
+                    reason: Waiting::CreateContainerError,
+                    message: format!("cannot write the pod's checkpoint: {error}"),
+                }),
+            },
             Action::GiveUp { container, attempt } => self.give_up_start(container, attempt),
             Action::Stop { container, grace } => self.stop(&container, grace),
             Action::Unmount => self.unmount(),

@@ -107,7 +107,8 @@ fn copies(context: &Context, pod: &Pod, declared: &Container, root: &Path) -> Co
     // No volume has a name that begins like that.
     let memory = context.layout.memory_volumes(&pod.identity().uid);
     let in_memory = memory.map(|memory| memory.join("..copies").join(&declared.name));
-    Copies { in_memory: in_memory.unwrap_or_else(|| directory.clone()), directory }
+    let views = root.with_extension("views");
+    Copies { in_memory: in_memory.unwrap_or_else(|| directory.clone()), directory, views }
 }
 
 fn working_directory(declared: &Container) -> Option<String> {

@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::io;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,6 +67,8 @@ pub(crate) struct Worker {
     pub(super) refresher: Option<AbortHandle>,
     pub(super) tasks: JoinSet<()>,
     saved: Option<Checkpoint>,
+    /// Why it cannot be saved, as people were told.
+    unsaved: Option<io::ErrorKind>,
     pub(super) statuses: watch::Sender<Arc<PodStatus>>,
     acknowledged: Acknowledgement,
     publishing: bool,
@@ -107,6 +110,7 @@ impl Worker {
             refresher: None,
             tasks: JoinSet::new(),
             saved: None,
+            unsaved: None,
             statuses,
             acknowledged,
             publishing: false,
@@ -267,15 +271,15 @@ impl Worker {
             for action in &plan.actions {
                 self.happen(Event::Began(action.clone()));
             }
-            let is_saved = self.save().await;
+            let saved = self.save().await;
             for action in plan.actions {
-                self.perform(action, is_saved);
+                self.perform(action, saved.as_ref().err());
             }
             if self.forgotten {
                 return None;
             }
         };
-        if self.save().await {
+        if self.save().await.is_ok() {
             self.acknowledge_ends();
         }
         let held_back = self.publish();
@@ -283,21 +287,23 @@ impl Worker {
         wake.into_iter().chain(held_back).min()
     }
 
-    async fn save(&mut self) -> bool {
+    async fn save(&mut self) -> io::Result<()> {
         let now = checkpoint(&self.observed);
         if self.observed.admission == Admission::Awaited || self.saved.as_ref() == Some(&now) {
-            return true;
+            return Ok(());
         }
         let (layout, written) = (self.context.layout.clone(), now.clone());
         match disk::off_thread(move || disk::save(&layout, &written)).await {
             Ok(()) => {
-                self.saved = Some(now);
-                true
+                (self.saved, self.unsaved) = (Some(now), None);
+                Ok(())
             }
             Err(error) => {
                 let (pod, namespace) = (&self.identity.name, &self.identity.namespace);
-                error!(%pod, %namespace, %error, "what must survive the agent cannot be written");
-                false
+                if self.unsaved.replace(error.kind()) != Some(error.kind()) {
+                    error!(%pod, %namespace, %error, "what must survive the agent cannot be written");
+                }
+                Err(error)
             }
         }
     }

@@ -1,7 +1,8 @@
 //! Does one thing for each argument, in order, and prints `ARGUMENT: ` with what came of it, or the error, a line each:
 //!
 //! `read PATH`, `size PATH`, `list PATH`, `write PATH TEXT` (new or over what is there), `append PATH TEXT`,
-//! `fill PATH BYTES`, `mkdir PATH`, `remove PATH`, `rename PATH PATH`, `hardlink PATH PATH`, `symlink TARGET PATH`,
+//! `bytes PATH HEXADECIMAL` (what is no text), `fill PATH BYTES`, `nest PATH LEVELS` (directories in directories),
+//! `say LINES`, `mkdir PATH`, `remove PATH`, `rename PATH PATH`, `hardlink PATH PATH`, `symlink TARGET PATH`,
 //! `follow PATH TEXT` (prints what the file holds whenever that changes, until it holds this), `sleep SECONDS`,
 //! `exit CODE`.
 
@@ -35,6 +36,13 @@ fn perform(argument: &str) -> io::Result<String> {
             done(file.and_then(|mut file| file.write_all(second.as_bytes())))
         }
         "fill" => done(fill(first, second.parse().map_err(io::Error::other)?)),
+        "bytes" => done(bytes(second).and_then(|content| fs::write(first, content))),
+        "nest" => done(nest(first, second.parse().map_err(io::Error::other)?)),
+        "say" => {
+            let lines: usize = first.parse().map_err(io::Error::other)?;
+            (0..lines).for_each(|line| println!("line {line:0>1000}"));
+            Ok("ok".to_owned())
+        }
         "mkdir" => done(fs::create_dir(first)),
         "remove" => done(fs::remove_file(first)),
         "rename" => done(fs::rename(first, second)),
@@ -70,6 +78,23 @@ fn fill(path: &str, size: usize) -> io::Result<()> {
         let next = left.min(chunk.len());
         file.write_all(&chunk[..next])?;
         left -= next;
+    }
+    Ok(())
+}
+
+fn bytes(digits: &str) -> io::Result<Vec<u8>> {
+    let pairs = (0..digits.len()).step_by(2).map(|at| digits.get(at..at + 2).unwrap_or_default());
+    pairs.map(|pair| u8::from_str_radix(pair, 16).map_err(io::Error::other)).collect()
+}
+
+/// No path that is named is long, however deep the directories are.
+fn nest(path: &str, levels: usize) -> io::Result<()> {
+    let (top, before) = (format!("{path}/nest"), format!("{path}/before"));
+    fs::create_dir(&top)?;
+    for _ in 0..levels {
+        fs::rename(&top, &before)?;
+        fs::create_dir(&top)?;
+        fs::rename(&before, format!("{top}/d"))?;
     }
     Ok(())
 }

@@ -9,7 +9,9 @@ use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstat, linkat, makedev, mkdirat, mknodat, open,
     openat, openat2, unlinkat,
 };
-use rustix::mount::{MountFlags, mount_bind, mount_remount};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, mount_bind, mount_bind_recursive, mount_change, mount_remount,
+};
 
 /// A directory that somebody else may write to while this node works in it: whatever links are there, no path leads out
 /// of it.
@@ -118,14 +120,40 @@ impl Beneath {
     /// `PermissionDenied` when this process may not mount.
     pub(super) fn bind(&self, file: &Found, path: &Path, read_only: bool) -> io::Result<()> {
         self.write(path, b"", 0o600)?;
-        let target = Found(self.open(path, FIND | OFlags::NOFOLLOW, Mode::empty())?);
-        mount_bind(file.magic_link(), target.magic_link())?;
+        self.bind_over(file, path, read_only)
+    }
+
+    /// Mounts a file over one that is there.
+    ///
+    /// # Errors
+    /// `PermissionDenied` when this process may not mount.
+    pub(super) fn bind_over(&self, file: &Found, path: &Path, read_only: bool) -> io::Result<()> {
+        mount_bind(file.magic_link(), self.find_itself(path)?.magic_link())?;
         if read_only {
             // Now what is mounted is found there, and not what lies under it.
-            let mounted = Found(self.open(path, FIND | OFlags::NOFOLLOW, Mode::empty())?);
-            mount_remount(mounted.magic_link(), MountFlags::BIND | MountFlags::RDONLY, "")?;
+            mount_remount(self.find_itself(path)?.magic_link(), MountFlags::BIND | MountFlags::RDONLY, "")?;
         }
         Ok(())
+    }
+
+    /// Mounts this directory at another one, with what is mounted in it when `with_mounts`. What is mounted there then is
+    /// seen nowhere else.
+    ///
+    /// # Errors
+    /// `PermissionDenied` when this process may not mount.
+    pub(super) fn show(&self, at: &Path, with_mounts: bool) -> io::Result<()> {
+        let own = format!("/proc/self/fd/{}", self.directory.as_raw_fd());
+        if with_mounts {
+            mount_bind_recursive(own, at)?;
+        } else {
+            mount_bind(own, at)?;
+        }
+        Ok(mount_change(at, MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?)
+    }
+
+    /// What is at a path, a link itself and not what it leads to.
+    pub(super) fn find_itself(&self, path: &Path) -> io::Result<Found> {
+        self.open(path, FIND | OFlags::NOFOLLOW, Mode::empty()).map(Found)
     }
 
     /// Makes a character device that can be opened, where there is nothing.

@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use super::beneath::{Beneath, Found};
 use super::mounts::{FileMount, Mounts};
+use super::views::View;
 use super::{open, place, relative};
 use crate::pods::disk;
 
@@ -22,8 +23,18 @@ pub(in crate::pods) enum FurnishingError {
         "volumeMount {volume:?}: the file is on another file system and cannot be shared for writing: mount its directory"
     )]
     OtherFileSystem { volume: String },
-    #[error("volumeMount {volume:?}: {path} lies in a mount that is read-only")]
+    #[error("volumeMount {volume:?}: {path} lies in a mount that is read-only and has no such file")]
     ReadOnly { volume: String, path: String },
+    #[error("volumeMount {volume:?}: a file cannot be mounted over {path}, which is none")]
+    NoFile { volume: String, path: String },
+    #[error(
+        "volumeMount {volume:?}: {path} lies where the container only reads: to mount a file there the node needs the right to mount"
+    )]
+    NeedsMount { volume: String, path: String },
+    #[error(
+        "volumeMount {volume:?}: {path} cannot be written at the top of a read-only root file system: mount its directory"
+    )]
+    Top { volume: String, path: String },
 }
 
 /// What the node puts into the root file system of a container before it starts.
@@ -48,10 +59,12 @@ impl Furnishing {
         make(&root, "/tmp", 0o1777)?;
         make_devices(&root)?;
         self.put_files(&root)?;
-        self.make_mount_points(&root);
+        let laid = View::without(&self.mounts.views, &self.mounts.directories);
+        self.make_mount_points(&root, &laid);
         for file in &self.mounts.files {
-            self.put_file(file)?;
+            self.put_file(file, &laid)?;
         }
+        self.mounts.views.iter().try_for_each(|view| view.make(&root))?;
         if let Some(directory) = &self.working_directory {
             // A program that has no use for it starts all the same.
             let _ = root.make_directory(relative(directory), 0o755);
@@ -68,12 +81,13 @@ impl Furnishing {
 
     fn is_mounted(&self, path: &str) -> bool {
         let directories = self.mounts.directories.iter().map(|mount| &mount.target);
-        directories.chain(self.mounts.files.iter().map(|file| &file.target)).any(|target| target == path)
+        let of_views = self.mounts.views.iter().flat_map(|view| &view.files);
+        let files = self.mounts.files.iter().chain(of_views).map(|file| &file.target);
+        directories.chain(files).any(|target| target == path)
     }
 
     /// So that who lists a directory sees what is mounted in it. What is mounted is found without that, so it may fail.
-    fn make_mount_points(&self, root: &Beneath) {
-        let mounts = &self.mounts.directories;
+    fn make_mount_points(&self, root: &Beneath, mounts: &[Mount]) {
         for mount in mounts {
             let around = mounts.iter().filter(|other| is_inside(&mount.target, &other.target));
             let _ = match around.max_by_key(|other| other.target.len()) {
@@ -90,14 +104,14 @@ impl Furnishing {
         !mount.read_only || self.own.iter().any(|directory| mount.source.starts_with(directory))
     }
 
-    fn put_file(&self, mount: &FileMount) -> Result<(), FurnishingError> {
+    fn put_file(&self, mount: &FileMount, mounts: &[Mount]) -> Result<(), FurnishingError> {
         let failed = |source| failed(&mount.target, source);
         // What a container only reads, nothing is put into on its behalf.
-        if place(&self.mounts.directories, &mount.target).is_some_and(|(outer, _)| outer.read_only) {
+        if place(mounts, &mount.target).is_some_and(|(outer, _)| outer.read_only) {
             let (volume, path) = (mount.volume.clone(), mount.target.clone());
             return Err(FurnishingError::ReadOnly { volume, path });
         }
-        let (place, path) = open(&self.root, &self.mounts.directories, &mount.target).map_err(failed)?;
+        let (place, path) = open(&self.root, mounts, &mount.target).map_err(failed)?;
         match place.bind(&mount.file, &path, mount.read_only) {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
             bound => return bound.map_err(failed),
@@ -117,7 +131,7 @@ fn is_inside(path: &str, outer: &str) -> bool {
     path != outer && Path::new(path).starts_with(outer)
 }
 
-fn failed(path: &str, source: io::Error) -> FurnishingError {
+pub(super) fn failed(path: &str, source: io::Error) -> FurnishingError {
     FurnishingError::Path { path: path.to_owned(), source }
 }
 
@@ -274,7 +288,9 @@ mod tests {
         scene.mount("foreign", "/foreign", true);
         scene.file("work/file", "/foreign/file", true);
         let error = scene.furnishing.put().unwrap_err().to_string();
-        assert_eq!(error, "volumeMount \"v\": /foreign/file lies in a mount that is read-only");
+        let expected =
+            "volumeMount \"v\": /foreign/file lies in a mount that is read-only and has no such file";
+        assert_eq!(error, expected);
         assert_eq!(fs::read(scene.path("foreign/file")).unwrap(), b"foreign/file");
     }
 

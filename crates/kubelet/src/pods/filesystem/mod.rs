@@ -6,6 +6,7 @@ mod furnishing;
 mod message;
 mod mounts;
 mod names;
+mod views;
 
 pub(super) use furnishing::{Furnishing, FurnishingError};
 pub(super) use message::LastWords;

@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use super::beneath::{Beneath, Found};
 use super::normal;
+use super::views::View;
 use crate::pods::volumes::{self, UnknownVolume};
 use crate::pods::{Context, disk};
 
@@ -32,10 +33,6 @@ pub(in crate::pods) enum MountsError {
         "volumeMount {0:?}: it is neither a directory nor a file, and a WebAssembly program can be given no other"
     )]
     Kind(String),
-    #[error(
-        "volumeMount {0:?}: a single file cannot be written in a read-only root file system: mount its directory"
-    )]
-    ReadOnlyRoot(String),
     #[error(transparent)]
     Volume(#[from] UnknownVolume),
 }
@@ -47,8 +44,12 @@ pub(in crate::pods) struct Mounts {
     pub(in crate::pods) directories: Vec<Mount>,
     /// Directories that are copied to where they are mounted from.
     pub(super) copies: Vec<(Found, PathBuf)>,
-    /// Files that are put into the root file system.
+    /// Files that are put into the root file system or into what is mounted there.
     pub(super) files: Vec<FileMount>,
+    /// What the container sees in the place of directories that it only reads, but for single files.
+    pub(super) views: Vec<View>,
+    /// The directories of `directories` that hold what the node put there.
+    kept: Vec<PathBuf>,
 }
 
 /// A single file of a volume.
@@ -93,12 +94,14 @@ struct Wanted {
     read_only: bool,
 }
 
-/// Where directories that have to be copied are copied to.
+/// Where directories that have to be copied are copied to, and others shown.
 #[derive(Clone)]
 pub(in crate::pods) struct Copies {
     pub(in crate::pods) directory: PathBuf,
     /// For what must not lie on a disk.
     pub(in crate::pods) in_memory: PathBuf,
+    /// Where views of directories are mounted.
+    pub(in crate::pods) views: PathBuf,
 }
 
 /// Finds out how a container is given each of its mounts.
@@ -117,8 +120,8 @@ pub(in crate::pods) async fn resolve(
         declared.security_context.as_ref().and_then(|context| context.read_only_root_filesystem);
     let found = disk::off_thread(move || {
         let mut mounts = Mounts::default();
-        let added =
-            wanted.iter().try_for_each(|wanted| mounts.add(wanted, &copies, read_only_root == Some(true)));
+        let added = wanted.iter().try_for_each(|wanted| mounts.add(wanted, &copies));
+        mounts.plan_views(read_only_root == Some(true), &copies.views);
         Ok(added.map(|()| mounts))
     });
     let unfound =
@@ -181,7 +184,13 @@ fn expanded(path: &str, variables: &Variables) -> Result<String, MountsError> {
 }
 
 impl Mounts {
-    fn add(&mut self, wanted: &Wanted, copies: &Copies, read_only_root: bool) -> Result<(), MountsError> {
+    /// Plans a view for each directory that is read-only and in which a file is to be mounted all the same, or written.
+    fn plan_views(&mut self, read_only_root: bool, directory: &Path) {
+        let (kept, directories) = (&self.kept, &mut self.directories);
+        self.views = View::plan(directories, kept, &mut self.files, read_only_root, directory);
+    }
+
+    fn add(&mut self, wanted: &Wanted, copies: &Copies) -> Result<(), MountsError> {
         let unfound = |source| MountsError::SubPath {
             mount: wanted.name.clone(),
             container: wanted.container.clone(),
@@ -197,14 +206,13 @@ impl Mounts {
                 let copies = if is_private { &copies.in_memory } else { &copies.directory };
                 let copy = copies.join(self.copies.len().to_string());
                 self.copies.push((found, copy.clone()));
+                self.kept.push(copy.clone());
                 self.directories.push(Mount { source: copy, target: target.clone(), read_only: true });
             }
             (FileType::Directory, _) => {
                 let source = found.path().map_err(unfound)?;
+                self.kept.extend((wanted.kind != Kind::Files).then(|| source.clone()));
                 self.directories.push(Mount { source, target: target.clone(), read_only: *read_only });
-            }
-            (FileType::RegularFile, _) if read_only_root && !read_only => {
-                return Err(MountsError::ReadOnlyRoot(name.clone()));
             }
             (FileType::RegularFile, _) => self.files.push(FileMount {
                 volume: name.clone(),
@@ -289,8 +297,9 @@ mod tests {
             read_only,
         };
         let mut mounts = Mounts::default();
-        let copies = Copies { directory: "/copies".into(), in_memory: "/memory".into() };
-        mounts.add(&wanted, &copies, false).map(|()| mounts).map_err(|error| error.to_string())
+        let copies =
+            Copies { directory: "/copies".into(), in_memory: "/memory".into(), views: "/views".into() };
+        mounts.add(&wanted, &copies).map(|()| mounts).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -18,8 +18,8 @@ use crate::pods::PodApi;
 use crate::watching;
 
 /// The waits between tries to hear of an object for the first time: 100 ms doubling to 15 s.
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(15);
+pub(super) const FIRST_WAIT: Duration = Duration::from_millis(100);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(15);
 /// For so many tries a refusal may only mean that the API server's authorizer is behind a binding that this node knows of
 /// already.
 const AUTHORIZER_LAG: u32 = 4;

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use coracle_lifecycle::projection::TrustBundle;
 use futures::StreamExt;
@@ -18,6 +17,7 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use super::news::News;
+use super::source::{FIRST_WAIT, LONGEST_WAIT};
 use crate::pods::PodApi;
 use crate::watching;
 
@@ -25,8 +25,6 @@ const GROUP: &str = "certificates.k8s.io";
 const PLURAL: &str = "clustertrustbundles";
 /// The versions of the API, the newest first.
 const VERSIONS: [&str; 3] = ["v1", "v1beta1", "v1alpha1"];
-/// How long it takes until an API server that does not serve them is asked again.
-const RETRY: Duration = Duration::from_mins(1);
 
 pub(super) type Bundles = BTreeMap<String, TrustBundle>;
 
@@ -76,13 +74,15 @@ impl Watched {
 
 /// Watches all bundles for as long as this is polled.
 async fn follow(api: PodApi, news: Arc<News<Arc<Bundles>>>) {
+    let mut wait = FIRST_WAIT;
     let resource = loop {
         match served(&api).await {
             Ok(Some(resource)) => break resource,
             Ok(None) => news.tell(Err(format!("the API server serves no {PLURAL}.{GROUP}"))),
             Err(why) => news.tell(Err(why)),
         }
-        sleep(RETRY).await;
+        sleep(wait).await;
+        wait = (wait * 2).min(LONGEST_WAIT);
     };
     let objects = Api::<DynamicObject>::all_with(api.client(), &resource);
     let mut events = Box::pin(watching::follow(objects, Config::default()));

@@ -1,6 +1,7 @@
 //! The volumes of pods: what is in them, and where they lie.
 
 mod content;
+mod empty;
 mod host;
 mod images;
 mod usage;
@@ -8,8 +9,8 @@ mod writer;
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{chown, symlink};
-use std::path::PathBuf;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use coracle_lifecycle::projection::{self, ProjectionError};
@@ -100,35 +101,10 @@ async fn make_one(context: &Arc<Context>, pod: &Pod, volume: &Volume) -> Result<
         // It comes with the image of the first container that mounts it.
         Ok(())
     } else if plugin(volume) == "emptyDir" {
-        make_empty(context, pod, volume, is_in_memory(volume)?).await
+        empty::make(context, pod, volume).await
     } else {
         Err(Cause::UnsupportedKind(plugin(volume)))
     }
-}
-
-/// Whether an empty directory is to lie in memory.
-fn is_in_memory(volume: &Volume) -> Result<bool, Cause> {
-    let medium = volume.empty_dir.as_ref().and_then(|source| source.medium.as_deref()).unwrap_or_default();
-    match medium {
-        "" => Ok(false),
-        "Memory" => Ok(true),
-        other => Err(Cause::Medium(other.to_owned())),
-    }
-}
-
-async fn make_empty(context: &Context, pod: &Pod, volume: &Volume, in_memory: bool) -> Result<(), Cause> {
-    let (supply, layout) = (context.supplies.of(&pod.identity()), context.layout.clone());
-    let (uid, group, volume) = (pod.identity().uid, projection::group(pod), volume.clone());
-    let made = disk::off_thread(move || {
-        supply.write(|| {
-            let directory = make_directory(&layout, &uid, &volume, in_memory)?;
-            match chown(directory, None, group) {
-                Err(error) if error.kind() != io::ErrorKind::PermissionDenied => Err(error),
-                _ => Ok(()),
-            }
-        })
-    });
-    Ok(made.await?)
 }
 
 fn volumes(pod: &Pod) -> impl Iterator<Item = &Volume> {
@@ -177,13 +153,18 @@ fn make_directory(layout: &Layout, uid: &PodUid, volume: &Volume, in_memory: boo
         private_directory(&place)?;
         return Ok(place);
     };
-    let target = memory.join(&volume.name);
-    private_directory(&target)?;
-    place.parent().map_or(Ok(()), private_directory)?;
-    if fs::read_link(&place).ok().as_deref() != Some(target.as_path()) {
-        symlink(&target, &place)?;
-    }
+    link(&place, &memory.join(&volume.name))?;
     Ok(place)
+}
+
+/// Makes a directory elsewhere and a link to it at the place of a volume.
+fn link(place: &Path, target: &Path) -> io::Result<()> {
+    private_directory(target)?;
+    place.parent().map_or(Ok(()), private_directory)?;
+    if fs::read_link(place).ok().as_deref() != Some(target) {
+        symlink(target, place)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -198,17 +179,6 @@ mod tests {
         assert_eq!(kind(json!({ "name": "v", "hostPath": { "path": "/x" } })), "hostPath");
         assert_eq!(kind(json!({ "name": "v", "emptyDir": {} })), "emptyDir");
         assert_eq!(kind(json!({ "name": "v" })), "emptyDir");
-    }
-
-    #[test]
-    fn scratch_space_is_on_the_disk_or_in_memory() {
-        let lies = |medium: &str| {
-            let source = json!({ "name": "v", "emptyDir": { "medium": medium } });
-            is_in_memory(&serde_json::from_value(source).unwrap()).map_err(|cause| cause.to_string())
-        };
-        assert_eq!([lies(""), lies("Memory")], [Ok(false), Ok(true)]);
-        let named = "an emptyDir of medium \"HugePages\" is not supported by this node";
-        assert_eq!(lies("HugePages"), Err(named.to_owned()));
     }
 
     #[test]

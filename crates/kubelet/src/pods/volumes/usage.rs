@@ -1,101 +1,113 @@
-//! How much is in the volumes of a pod, and what becomes of a pod that puts in too much.
+//! How much pods have put on the disk and into memory, and what becomes of a pod that has put too much there.
 
-use std::collections::HashSet;
 use std::fs;
 use std::future::pending;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
-use coracle_lifecycle::{Eviction, Wish, quantity};
+use coracle_lifecycle::storage::{StorageUse, measured_volumes, measures_containers, overuse};
+use coracle_lifecycle::{Eviction, Wish};
 use k8s_openapi::api::core::v1::Pod;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
-use super::{place, volumes};
-use crate::pods::{Context, disk};
+use super::place;
+use crate::Layout;
+use crate::pods::{Context, disk, tree};
 
-/// How often volumes are measured.
+/// How often a pod is measured, but never more than a twentieth of the time is spent on it.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// What a pod is given to end: nothing it does helps any more.
-const GRACE: Duration = Duration::from_secs(1);
-/// What a file counts by: see `stat(2)`.
-const BLOCK: u64 = 512;
+const SHARE: u32 = 20;
 
-/// A volume that may not hold more than so many bytes.
-struct Bounded {
-    name: String,
-    place: PathBuf,
-    limit: u64,
-    /// The same as it was written.
-    text: String,
-}
-
-/// Waits until one of the pod's volumes holds more than it may.
+/// Waits until a pod uses more of the node's disk and memory than it may.
 pub(in crate::pods) async fn exceeded(context: &Context, pod: &Pod) -> Eviction {
-    let bounded = bounded(context, pod);
-    if bounded.is_empty() {
+    if measured_volumes(pod).is_empty() && !measures_containers(pod) {
         return pending().await;
     }
+    let mut wait = INTERVAL;
     loop {
-        sleep(INTERVAL).await;
-        for volume in &bounded {
-            let place = volume.place.clone();
-            let used = disk::off_thread(move || Ok(used(&fs::canonicalize(place)?))).await;
-            if used.is_ok_and(|used| used > volume.limit) {
-                let (name, limit) = (&volume.name, &volume.text);
-                let message = format!("Usage of EmptyDir volume {name:?} exceeds the limit {limit:?}. ");
-                return Eviction::by_usage(message, Some(GRACE));
-            }
+        sleep(wait).await;
+        let began = Instant::now();
+        let (layout, measured) = (context.layout.clone(), pod.clone());
+        let used = disk::off_thread(move || Ok(measure(&layout, &measured))).await.unwrap_or_default();
+        let node = context.node.borrow().clone();
+        let status = node.as_ref().and_then(|node| node.status.as_ref());
+        if let Some(eviction) = overuse(pod, &used, status.and_then(|status| status.allocatable.as_ref())) {
+            return eviction;
         }
+        wait = INTERVAL.max(began.elapsed() * SHARE);
     }
 }
 
-fn bounded(context: &Context, pod: &Pod) -> Vec<Bounded> {
+/// What cannot be read takes up nothing: it may just not be there yet.
+fn measure(layout: &Layout, pod: &Pod) -> StorageUse {
     let uid = pod.identity().uid;
-    let bounded = volumes(pod).filter_map(|volume| {
-        let text = volume.empty_dir.as_ref()?.size_limit.as_ref()?;
-        let limit = quantity::whole(text).ok().filter(|limit| *limit > 0)?;
-        let place = place(&context.layout, &uid, volume);
-        Some(Bounded { name: volume.name.clone(), place, limit, text: text.0.clone() })
+    let of_volume = |place: &Path| fs::canonicalize(place).and_then(|place| tree::used(&place));
+    let volumes = measured_volumes(pod)
+        .into_iter()
+        .map(|volume| (volume.name.clone(), of_volume(&place(layout, &uid, volume)).unwrap_or_default()));
+    let volumes = volumes.collect();
+    if !measures_containers(pod) {
+        return StorageUse { volumes, ..StorageUse::default() };
+    }
+    let initial = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+    let names = pod.containers().iter().chain(initial).map(|container| container.name.clone());
+    let containers = names.map(|name| {
+        let written = written(&layout.containers(&uid).join(&name)).unwrap_or_default();
+        let logs = tree::used(&layout.pod_logs(&pod.identity()).join(&name)).unwrap_or_default();
+        (name, written.saturating_add(logs))
     });
-    bounded.collect()
+    StorageUse { volumes, containers: containers.collect() }
 }
 
-/// The bytes that all below a directory takes up, as `du` counts; what vanishes meanwhile takes up nothing.
-fn used(directory: &Path) -> u64 {
-    let (mut used, mut left, mut seen) = (0, vec![directory.to_owned()], HashSet::new());
-    while let Some(directory) = left.pop() {
-        let Ok(entries) = fs::read_dir(directory) else { continue };
-        for entry in entries.flatten() {
-            let Ok(metadata) = entry.metadata() else { continue };
-            let is_first = metadata.nlink() == 1 || seen.insert((metadata.dev(), metadata.ino()));
-            used += if is_first { metadata.blocks() * BLOCK } else { 0 };
-            if metadata.is_dir() {
-                left.push(entry.path());
-            }
+/// What a container has written to its root file system. Where that is mounted over the files of an image, only the changes
+/// lie beside it.
+fn written(runs: &Path) -> io::Result<u64> {
+    let mut written = 0_u64;
+    for entry in fs::read_dir(runs)? {
+        let path = entry?.path();
+        let is_root = path.extension().is_none();
+        let changes = path.with_extension("changes");
+        if is_root {
+            let place = if changes.exists() { changes } else { path };
+            written = written.saturating_add(tree::used(&place).unwrap_or_default());
         }
     }
-    used
+    Ok(written)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use serde_json::json;
 
     use super::*;
 
     #[test]
-    fn what_is_below_counts_once_and_what_links_lead_to_does_not() {
-        let scene = tempfile::tempdir().unwrap();
-        let volume = scene.path().join("v");
-        fs::create_dir_all(volume.join("deep/er")).unwrap();
-        fs::write(scene.path().join("outside"), vec![1; 1 << 20]).unwrap();
-        symlink("../outside", volume.join("link")).unwrap();
-        let before = used(&volume);
-        assert!(before < 1 << 16, "{before}");
-        fs::write(volume.join("deep/er/file"), vec![1; 1 << 20]).unwrap();
-        fs::hard_link(volume.join("deep/er/file"), volume.join("again")).unwrap();
-        let after = used(&volume);
-        assert!((1 << 20..(1 << 20) + (1 << 16) + before).contains(&after), "{after}");
+    fn a_container_has_written_its_changes_and_its_log() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout::new(root.path());
+        let limit = json!({ "limits": { "ephemeral-storage": "1Mi" } });
+        let containers = json!([{ "name": "a", "resources": limit }, { "name": "b" }]);
+        let volumes = json!([{ "name": "v", "emptyDir": {} }]);
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": { "name": "p", "namespace": "n", "uid": "u" },
+            "spec": { "containers": containers, "volumes": volumes },
+        }))
+        .unwrap();
+        let containers = layout.containers(&pod.identity().uid);
+        let kibibytes = |path: &Path, count: usize| {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, vec![1; count << 10]).unwrap();
+        };
+        kibibytes(&containers.join("a/0/of-the-image"), 4096);
+        kibibytes(&containers.join("a/0.changes/own"), 128);
+        kibibytes(&containers.join("a/0.copies/given"), 4096);
+        kibibytes(&layout.log(&pod.identity(), "a", 0), 64);
+        kibibytes(&containers.join("b/3/own"), 256);
+        kibibytes(&layout.volume(&pod.identity().uid, "empty-dir", "v").join("file"), 512);
+        let used = measure(&layout, &pod);
+        let about = |used: u64, kibibytes: u64| (kibibytes..kibibytes + 20).contains(&(used >> 10));
+        assert!(about(used.containers["a"], 192) && about(used.containers["b"], 256), "{used:?}");
+        assert!(about(used.volumes["v"], 512), "{used:?}");
     }
 }
