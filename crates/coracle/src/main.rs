@@ -3,6 +3,7 @@
 mod cluster;
 mod flags;
 mod images;
+mod logind;
 mod node;
 mod settings;
 mod signals;
@@ -102,6 +103,9 @@ async fn until_stopped(settings: Settings) -> anyhow::Result<()> {
     let signals = Signals::listen().context("the signals cannot be listened to")?;
     let mut listeners = JoinSet::new();
     listeners.spawn(signals.obey(stop.clone(), settings.shutdown_grace));
+    if !settings.shutdown_grace.total.is_zero() {
+        listeners.spawn(logind::obey(stop.machine.clone(), settings.shutdown_grace.total));
+    }
     Box::pin(node::run(settings, stop)).await
 }
 

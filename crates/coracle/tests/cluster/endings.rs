@@ -107,14 +107,16 @@ async fn inhabit(scene: &Scene<'_>) {
     let mut critical = manifests::app("Always", &ticker, &[]);
     critical["priorityClassName"] = json!("system-node-critical");
     scene.run("critical", critical).await.unwrap();
-    scene.run("ordinary", manifests::app("Always", &ticker, &[])).await.unwrap();
+    let mut ordinary = manifests::app("Always", &ticker, &[]);
+    ordinary["containers"][0]["lifecycle"] = json!({"preStop": {"sleep": {"seconds": 3}}});
+    scene.run("ordinary", ordinary).await.unwrap();
     scene.run_until("done", manifests::once(&hello, &[]), states::has_ended).await.unwrap();
     for name in ["critical", "ordinary"] {
         scene.pod(name, states::is_running).await.unwrap();
     }
 }
 
-/// All that ran has ended for good, and the node says why it is not Ready.
+/// All that ran has ended for good, the critical pod after the ordinary one, and the node says why it is not Ready.
 async fn check_machine_went_down(scene: &Scene<'_>) {
     let pods = scene.api::<Pod>();
     for name in ["critical", "ordinary"] {
@@ -125,6 +127,11 @@ async fn check_machine_went_down(scene: &Scene<'_>) {
         assert_eq!(status.message.as_deref(), Some(message));
         assert_eq!(states::condition(&pod, "DisruptionTarget").unwrap().status, "True");
     }
+    let ended = async |name| {
+        let pod = pods.get(name).await.unwrap();
+        states::terminated(&pod).and_then(|ended| ended.finished_at.clone()).unwrap()
+    };
+    assert!(ended("ordinary").await <= ended("critical").await, "by priority");
     assert_eq!(states::phase(&pods.get("done").await.unwrap()), "Succeeded");
     let node = scene.node_object().await.unwrap();
     let conditions = node.status.unwrap().conditions.unwrap_or_default();
