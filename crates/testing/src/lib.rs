@@ -4,6 +4,7 @@
 //! The programs are built once by `cargo xtask tools` (see [`tools`]). Everything started here is gone when the
 //! process that started it is gone, also after a panic or a SIGKILL (see [`reaper`]).
 
+pub mod arbitrary;
 mod certificates;
 pub mod cluster;
 pub mod conformance;
