@@ -13,6 +13,7 @@ mod agent;
 mod http;
 pub(crate) mod images;
 mod load;
+mod probes;
 mod serving;
 mod watches;
 
@@ -59,12 +60,18 @@ fn median(values: &mut [f64]) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
+/// Measures what probes cost while nothing else happens, and prints a table.
+pub(crate) fn run_probes(loads: &[usize]) -> anyhow::Result<()> {
+    prerequisites::for_demo()?;
+    probes::run(&Built::all()?, loads)
+}
+
 /// The image is pulled and compiled by one pod before: every figure is that of a warm node.
 async fn measure(built: &Built, pods: usize, config_maps: Option<usize>) -> anyhow::Result<Row> {
     let cluster = Cluster::builder().fast_limits().node_cidr_mask_size(NODE_CIDR_MASK_SIZE);
     let stage = Stage::start(built, cluster, NODE, &[IMAGE.to_owned()]).await?;
     let reference = format!("{IMAGE}:{TAG}");
-    let template = Template { image: stage.registry.image(&reference), config_maps };
+    let template = Template { image: stage.registry.image(&reference), config_maps, probed: None };
     let client = stage.cluster.admin().await?;
     let watches = watches::of_config_maps(&client).await?;
     wait("warming up with one pod", load::run(&stage.cluster, &template, 1)).await?;

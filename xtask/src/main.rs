@@ -52,6 +52,9 @@ enum Command {
         /// Measures images with files instead.
         #[arg(long, conflicts_with_all = ["pods", "volumes"])]
         images: bool,
+        /// Measures instead what it costs to probe each pod once a second, against not to.
+        #[arg(long, conflicts_with_all = ["images", "volumes"])]
+        probes: bool,
     },
 }
 
@@ -73,6 +76,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Tools => Ok(tools::build(progress::say)?),
         Command::Guests => guests::build_all(workspace()).map(drop),
         Command::Bench { images: true, .. } => bench::images::run(),
+        Command::Bench { pods, probes: true, .. } => bench::run_probes(&pods),
         Command::Bench { pods, volumes, config_maps, .. } => {
             bench::run(&pods, volumes.then_some(config_maps))
         }

@@ -30,6 +30,8 @@ pub(super) struct Template {
     /// How many config maps it mounts, beside a secret, a service account token and scratch space; `None` for a pod
     /// without volumes.
     pub(super) config_maps: Option<usize>,
+    /// The port of this machine that a readiness probe asks once a second.
+    pub(super) probed: Option<u16>,
 }
 
 /// When each pod's creation began, and when it was seen Running.
@@ -159,6 +161,11 @@ fn pod(number: usize, template: &Template) -> anyhow::Result<Pod> {
             "tolerations": [{"key": arch, "operator": "Exists"}],
         },
     });
+    if let Some(port) = template.probed {
+        let request = json!({"host": "127.0.0.1", "port": port, "path": "/"});
+        pod["spec"]["containers"][0]["readinessProbe"] =
+            json!({"httpGet": request, "periodSeconds": 1, "timeoutSeconds": 5});
+    }
     if let Some(config_maps) = template.config_maps {
         let mut volumes = vec![
             json!({"name": "keys", "secret": {"secretName": KEYS}}),
