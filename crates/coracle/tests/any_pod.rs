@@ -192,6 +192,8 @@ impl<'a> Life<'a> {
         let saved = serde_json::from_slice(&saved).unwrap();
         let (pod, host) = (Arc::clone(&self.observed.pod), Arc::clone(&self.observed.host));
         self.observed = recover(pod, host, Some(&saved), &[], self.now);
+        // Of what it had written, the next agent cannot know what has arrived.
+        self.shown = PodStatus::default();
         self.coming.clear();
         self.coming.push_back(Event::Woke);
     }
