@@ -131,8 +131,11 @@ async fn at_once(registry: &Registry, pull: &Path, folder: &Path) -> anyhow::Res
 
 /// Starts a container of a bare program and one of an image with files, in turns, on a node that has both.
 async fn starts(stage: &Stage) -> anyhow::Result<()> {
-    let template =
-        |name: &str| Template { image: stage.registry.image(&format!("{name}:{TAG}")), config_maps: None };
+    let template = |name: &str| Template {
+        image: stage.registry.image(&format!("{name}:{TAG}")),
+        config_maps: None,
+        probed: None,
+    };
     let templates = [template(IMAGE), template("files")];
     for template in &templates {
         load::run(&stage.cluster, template, 1).await?;

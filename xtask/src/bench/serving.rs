@@ -50,7 +50,7 @@ async fn new_images(stage: &Stage, guests: &Path) -> anyhow::Result<Vec<Duration
         other.extend([0, 2, 1, number]);
         stage.registry.push(&name, TAG, &Artifact::cncf(other)).await?;
         let image = stage.registry.image(&format!("{name}:{TAG}"));
-        let template = Template { image, config_maps: None };
+        let template = Template { image, config_maps: None, probed: None };
         delays.push(load::run(&stage.cluster, &template, 1).await?.percentile(50));
     }
     delays.sort_unstable();
@@ -59,7 +59,8 @@ async fn new_images(stage: &Stage, guests: &Path) -> anyhow::Result<Vec<Duration
 
 /// The node's own time for one pod after the other whose image is here.
 async fn known_image(stage: &Stage) -> anyhow::Result<Vec<u64>> {
-    let template = Template { image: stage.registry.image(&format!("new-0:{TAG}")), config_maps: None };
+    let template =
+        Template { image: stage.registry.image(&format!("new-0:{TAG}")), config_maps: None, probed: None };
     let before = node_times(stage)?.len();
     for _ in 0..KNOWN_IMAGES {
         load::run(&stage.cluster, &template, 1).await?;
