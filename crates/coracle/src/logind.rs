@@ -45,7 +45,7 @@ pub(crate) async fn obey(machine: CancellationToken, grace: Duration) {
 }
 
 /// # Errors
-/// The first connection fails, or what is there is no logind; later ones are tried until one works.
+/// The first connection fails, or what is there is no logind; a connection that is lost is made anew until one works.
 async fn follow<C: Future<Output = zbus::Result<Connection>> + Send>(
     connect: impl Fn() -> C + Send,
     machine: &CancellationToken,
@@ -55,6 +55,7 @@ async fn follow<C: Future<Output = zbus::Result<Connection>> + Send>(
     loop {
         let held = match connect().await {
             Ok(connection) => until_shutdown(&connection, grace, &mut is_known).await,
+            Err(error) if !is_known => return Err(error),
             Err(error) => Err(error),
         };
         match held {
@@ -63,11 +64,17 @@ async fn follow<C: Future<Output = zbus::Result<Connection>> + Send>(
                 machine.cancel();
                 return std::future::pending().await;
             }
-            Err(error) if !is_known => return Err(error),
-            Err(error) => debug!(%error, "the connection to logind was lost"),
+            Err(error) if is_known || is_lost(&error) => debug!(%error, "the connection to logind was lost"),
+            Err(error) => return Err(error),
         }
+        is_known = true;
         sleep(RECONNECTION).await;
     }
+}
+
+/// Whether nobody has answered any more, rather than somebody who knows nothing of locks.
+fn is_lost(error: &zbus::Error) -> bool {
+    matches!(error, zbus::Error::InputOutput(_))
 }
 
 /// Takes a lock and waits until the machine is about to go down.
@@ -103,7 +110,7 @@ async fn until_shutdown(connection: &Connection, grace: Duration, is_known: &mut
 }
 
 fn lost() -> zbus::Error {
-    zbus::Error::Failure("the connection was closed".to_owned())
+    zbus::Error::from(std::io::Error::from(std::io::ErrorKind::ConnectionReset))
 }
 
 #[cfg(test)]
@@ -237,6 +244,18 @@ mod tests {
         tell(&second, true).await;
         machine.cancelled().await;
         assert!(logind.is_held());
+    }
+
+    #[tokio::test]
+    async fn a_bus_without_logind_is_left_alone() {
+        let (server, client) = UnixStream::pair().unwrap();
+        let server = Builder::unix_stream(server).server(zbus::Guid::generate()).p2p().build();
+        let client = Builder::unix_stream(client).p2p().build();
+        let (server, client) = futures::future::try_join(server, client).await.unwrap();
+        let _ = server.object_server().at("/elsewhere", Logind::default()).await.unwrap();
+        let (mut tasks, machine) = following(vec![client]);
+        assert!(tasks.join_next().await.unwrap().unwrap().is_err());
+        assert!(!machine.is_cancelled());
     }
 
     #[tokio::test]
