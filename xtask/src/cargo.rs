@@ -9,13 +9,19 @@ use coracle_testing::{target_dir, workspace};
 
 /// Runs the cargo that runs this program, at the root of the workspace.
 pub(crate) fn cargo<A: AsRef<OsStr>>(arguments: &[A]) -> anyhow::Result<()> {
+    run(&mut command(arguments))
+}
+
+/// The same, to be given more.
+pub(crate) fn command<A: AsRef<OsStr>>(arguments: &[A]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     // What cargo said of this program's own package would make build scripts that ask for it run again, and with them
     // everything that stands on their crates.
     for (name, _) in std::env::vars_os().filter(|(name, _)| is_of_package(name)) {
         command.env_remove(name);
     }
-    run(command.args(arguments))
+    command.args(arguments);
+    command
 }
 
 fn is_of_package(variable: &OsStr) -> bool {

@@ -19,6 +19,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proptest::prelude::*;
+use proptest::test_runner::RngAlgorithm;
 use serde_json::json;
 
 /// More turns than any pod takes whose containers end when they are asked to.
@@ -209,8 +210,14 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(any::<u8>(), 0..1500)
 }
 
+/// As many pods as `PROPTEST_CASES` says: CI asks for many.
+fn config() -> ProptestConfig {
+    let rng_algorithm = RngAlgorithm::XorShift;
+    ProptestConfig { failure_persistence: None, rng_algorithm, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn any_pod_is_judged(first in bytes(), second in bytes()) {

@@ -69,8 +69,8 @@ fn keep_graces(observed: &mut Observed, now: Timestamp) {
         let Some(ending) = &mut record.course.ending else { continue };
         let latest = now.saturating_add(ending.grace).unwrap_or(Timestamp::MAX);
         ending.deadline = ending.deadline.min(latest);
-        if let ContainerState::Stopping { until, .. } = &mut record.state {
-            *until = latest.min(*until);
+        if let ContainerState::Stopping { until, grace, .. } = &mut record.state {
+            *until = now.saturating_add(*grace).unwrap_or(Timestamp::MAX).min(*until);
         }
     }
 }
@@ -195,7 +195,7 @@ fn stop(record: &mut ContainerRecord, grace: Duration, now: Timestamp) {
         // for that moment longer would be stopped again and again.
         let left = record.course.ending.map_or(grace, |ending| ending.left(now));
         let until = now.saturating_add(left).unwrap_or(Timestamp::MAX);
-        record.state = ContainerState::Stopping { started_at, until };
+        record.state = ContainerState::Stopping { started_at, grace: left, until };
         record.course.hook = None;
     }
 }

@@ -110,9 +110,9 @@ fn carry_out(
         ContainerState::Running { .. } => {
             plan.act(Action::Stop { container: name(), grace: ending.left(now) });
         }
-        ContainerState::Stopping { until, .. } if ending.deadline < until => {
+        ContainerState::Stopping { until, grace: given, .. } if ending.deadline < until => {
             let grace = ending.left(now);
-            if now.saturating_add(grace).is_ok_and(|sooner| sooner < until) {
+            if grace < given && now.saturating_add(grace).is_ok_and(|sooner| sooner < until) {
                 plan.act(Action::Stop { container: name(), grace });
             }
         }

@@ -59,6 +59,8 @@ pub enum ContainerState {
     Stopping {
         /// When it was started.
         started_at: Timestamp,
+        /// How long the runtime was told to wait for it.
+        grace: Duration,
         /// When the runtime kills it.
         until: Timestamp,
     },
@@ -154,11 +156,12 @@ impl Ending {
         }
     }
 
-    /// The grace that is left at `now`: enough to end in order, though hooks and others took all of it.
+    /// The grace that is left at `now`: enough to end in order, though hooks and others took all of it. By a clock that was
+    /// set back it is no more than what was given.
     #[must_use]
     pub fn left(&self, now: Timestamp) -> Duration {
         let left = Duration::try_from(self.deadline.duration_since(now)).unwrap_or_default();
-        left.max(self.grace.min(WINDOW))
+        left.max(WINDOW).min(self.grace)
     }
 }
 
@@ -248,5 +251,20 @@ impl ContainerRecord {
     #[must_use]
     pub fn has_succeeded(&self) -> bool {
         matches!(&self.state, ContainerState::Terminated(exit) if exit.cause == crate::Cause::Exited(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_of_a_grace_is_never_more_than_it_was() {
+        let (now, grace) = (Timestamp::constant(1_000, 0), Duration::from_secs(30));
+        let ending = Ending::new(Why::PodEnds, grace, None, now);
+        let left = |seconds: i64| ending.left(now + jiff::SignedDuration::from_secs(seconds)).as_secs();
+        assert_eq!([-3_600, 0, 10, 29, 300].map(left), [30, 30, 20, 2, 2]);
+        let short = Ending::new(Why::PodEnds, Duration::from_secs(1), Some(ending), now);
+        assert_eq!(short.left(now), Duration::from_secs(1));
     }
 }

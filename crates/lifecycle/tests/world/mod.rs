@@ -353,6 +353,7 @@ impl World {
                 |flight: &Flight| matches!(flight, Flight::Probe { kind, .. } if *kind != ProbeKind::Startup);
             match self.flights.iter().position(|flight| !lasts(flight)) {
                 Some(which) => self.finish(which, 0),
+                None if self.wake.is_none() => break,
                 None => self.go(Move::Wake),
             }
             if !self.forgotten {
