@@ -118,7 +118,9 @@ impl<'a> Life<'a> {
             let again = plan(&self.observed, self.now).actions;
             let is_new = |action: &Action| !actions.contains(action) || *action == Action::Forget;
             assert!(again.iter().all(is_new), "{actions:?}, and then {again:?}");
-            actions.into_iter().for_each(|action| self.perform(action));
+            for action in actions {
+                self.perform(action);
+            }
         }
     }
 
