@@ -15,3 +15,9 @@ check:
 # How fast pods start, and what they cost.
 bench *arguments:
     cargo xtask bench {{arguments}}
+
+# Feeds a reader of images with made-up bytes: crates/oci/fuzz says which there are. Needs cargo-fuzz.
+fuzz target seconds="3600":
+    mkdir -p crates/oci/fuzz/found/{{target}}
+    cd crates/oci && cargo fuzz run -s none {{target}} fuzz/found/{{target}} fuzz/corpus/{{target}} -- \
+        -max_total_time={{seconds}} -timeout=10 -rss_limit_mb=1024 -max_len=16384

@@ -4,6 +4,8 @@ use std::mem;
 use tar::{EntryType, Header};
 use thiserror::Error;
 
+use crate::tree::MOST_LEVELS;
+
 /// The most bytes of what stands before a member to extend its header: paths and attributes.
 const EXTENSION_LIMIT: u64 = 1024 * 1024;
 /// The longest path of a member, and the longest name in it: what Linux takes.
@@ -11,6 +13,7 @@ const PATH_LIMIT: usize = 4096;
 const NAME_LIMIT: usize = 255;
 /// How much of a name an error message repeats.
 const NAME_SHOWN: usize = 100;
+const SPARSE: &str = "sparse files are not supported";
 
 /// Why an archive cannot be read on.
 #[derive(Debug, Error)]
@@ -126,7 +129,7 @@ impl Extension {
                     self.modified = seconds.parse().ok();
                 }
                 key if key.starts_with(b"GNU.sparse.") => {
-                    return Err(malformed("sparse files are not supported"));
+                    return Err(malformed(SPARSE));
                 }
                 _ => {}
             }
@@ -176,6 +179,7 @@ fn member(header: &Header, extension: Extension) -> Result<Member, ArchiveError>
         EntryType::Symlink => Kind::SymbolicLink(target(&link()?)?),
         EntryType::Link => Kind::HardLink(components(&link()?)?),
         EntryType::Char | EntryType::Block | EntryType::Fifo => Kind::Special,
+        EntryType::GNUSparse => return Err(malformed(SPARSE)),
         other => {
             let kind = char::from(other.as_byte()).escape_debug().to_string();
             return Err(malformed(format!("{} is of the unknown type {kind}", shown(&raw_path))));
@@ -199,6 +203,9 @@ fn components(path: &[u8]) -> Result<Vec<String>, ArchiveError> {
             }
             name => names.push(name.to_owned()),
         }
+    }
+    if names.len() > MOST_LEVELS {
+        return Err(malformed(format!("the path {} is too deep", shown(path))));
     }
     Ok(names)
 }

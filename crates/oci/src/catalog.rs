@@ -41,6 +41,14 @@ impl Entry {
             ImageContent::Files(files) => files.directory.is_dir(),
         }
     }
+
+    /// The part that is run, or that is given to containers.
+    pub(crate) fn content(&self) -> Part {
+        match &self.image.content {
+            ImageContent::Program(module) => Part::Blob(module.digest.clone()),
+            ImageContent::Files(files) => Part::Tree(files.chain.clone()),
+        }
+    }
 }
 
 /// Keeps parts from going while a pull counts on them.

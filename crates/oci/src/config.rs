@@ -3,6 +3,7 @@ use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
 use crate::digest::digest_of;
+use crate::manifest::complaint;
 
 /// Why an image's configuration cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -34,8 +35,8 @@ pub(crate) struct Layer {
 
 /// Reads the configuration of an image whose manifest names so many layers.
 pub(crate) fn read(bytes: &[u8], layers: usize) -> Result<Configuration, ConfigError> {
-    let raw: Raw = serde_json::from_slice(bytes)
-        .map_err(|error| ConfigError::Malformed(error.to_string().escape_debug().to_string()))?;
+    let raw: Raw =
+        serde_json::from_slice(bytes).map_err(|error| ConfigError::Malformed(complaint(&error)))?;
     if raw.rootfs.diff_ids.len() != layers {
         return Err(ConfigError::Layers { diffs: raw.rootfs.diff_ids.len(), layers });
     }

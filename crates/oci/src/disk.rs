@@ -1,25 +1,32 @@
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use coracle_lifecycle::Digest;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tempfile::{NamedTempFile, TempDir};
 
-use crate::digest::digest_of;
+use crate::digest::{digest, digest_of};
 use crate::spread::Sharing;
+use crate::sum::hash_of;
 
 /// No reference, and so no record of one, comes near this many bytes.
 const RECORD_LIMIT: u64 = 64 * 1024;
 
 /// The store's files. What is not whole lies under `unfinished` and is gone after the next open; everything else was
-/// renamed into place once it was on disk.
+/// renamed into place once it was right. What a process before this one made is read again before it is used.
 #[derive(Debug)]
 pub(crate) struct Disk {
     blobs: PathBuf,
     trees: PathBuf,
     references: PathBuf,
     unfinished: PathBuf,
+    /// What this process has made or read.
+    proven: Mutex<HashSet<Part>>,
+    /// Whoever reads a part again has this, so that it is done once.
+    proving: Mutex<()>,
 }
 
 /// A piece of what the store keeps.
@@ -50,6 +57,8 @@ impl Disk {
             trees: directory.join("trees"),
             references: directory.join("references"),
             unfinished: directory.join("unfinished"),
+            proven: Mutex::default(),
+            proving: Mutex::default(),
         };
         let folders = [&disk.blobs, &disk.trees, &disk.references, &disk.unfinished];
         for folder in [directory, &directory.join("blobs")].into_iter().chain(folders.map(PathBuf::as_path)) {
@@ -73,6 +82,46 @@ impl Disk {
         self.path(digest).metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() == size)
     }
 
+    /// Whether a part is right for all that this process knows: it has made it, or read it since.
+    pub(crate) fn is_proven(&self, part: &Part) -> bool {
+        self.proven.lock().contains(part)
+    }
+
+    /// Reads a part again, unless this process knows that it is right, and removes one that is damaged. Says whether
+    /// it is here.
+    pub(crate) fn prove(&self, part: &Part) -> bool {
+        let _turn = self.proving.lock();
+        if self.is_proven(part) {
+            return true;
+        }
+        match self.is_right(part) {
+            Ok(true) => {
+                self.note_proven(part);
+                return true;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return false,
+            Ok(false) => tracing::warn!(?part, "damaged content of the image store is removed"),
+            Err(error) => {
+                tracing::warn!(?part, %error, "content of the image store cannot be read, and is removed");
+            }
+        }
+        if let Some(Err(error)) = self.set_aside(part).map(|aside| remove_aside(&aside)) {
+            tracing::warn!(?part, %error, "damaged content stays until the next start");
+        }
+        false
+    }
+
+    fn is_right(&self, part: &Part) -> io::Result<bool> {
+        match part {
+            Part::Blob(wanted) => Ok(digest(hash_of(File::open(self.path(wanted))?)?) == *wanted),
+            Part::Tree(chain) => self.is_as_made(chain),
+        }
+    }
+
+    fn note_proven(&self, part: &Part) {
+        self.proven.lock().insert(part.clone());
+    }
+
     /// The first four bytes of content that is here, zero where it is shorter.
     pub(crate) fn head(&self, digest: &Digest) -> io::Result<[u8; 4]> {
         let mut bytes = Vec::with_capacity(4);
@@ -88,18 +137,23 @@ impl Disk {
 
     /// Makes `file`, whose content was verified, the content of `digest`.
     pub(crate) fn keep(&self, file: NamedTempFile, digest: &Digest) -> io::Result<()> {
-        put(file, &self.path(digest))
+        put(file, &self.path(digest))?;
+        self.note_proven(&Part::Blob(digest.clone()));
+        Ok(())
     }
 
     /// Writes small content, of which the digest was verified.
     pub(crate) fn keep_bytes(&self, bytes: &[u8], digest: &Digest) -> io::Result<()> {
-        self.write(bytes, &self.path(digest))
+        self.write(bytes, &self.path(digest))?;
+        self.note_proven(&Part::Blob(digest.clone()));
+        Ok(())
     }
 
     /// The content of `digest`, verified, if it is here and no longer than `limit` bytes.
     pub(crate) fn read(&self, digest: &Digest, limit: u64) -> io::Result<Vec<u8>> {
         let bytes = read_limited(&self.path(digest), limit)?;
         if digest_of(&bytes) == *digest {
+            self.note_proven(&Part::Blob(digest.clone()));
             return Ok(bytes);
         }
         Err(io::Error::new(io::ErrorKind::InvalidData, format!("{digest} is damaged")))
@@ -117,7 +171,14 @@ impl Disk {
 
     /// Makes a directory that is whole the files of a chain, unless they are here.
     pub(crate) fn keep_tree(&self, directory: TempDir, chain: &Digest) -> io::Result<()> {
-        let place = self.tree(chain);
+        let (place, part) = (self.tree(chain), Part::Tree(chain.clone()));
+        if self.facts(chain).is_none()
+            && let Some(remains) = self.set_aside(&part)
+        {
+            remove_aside(&remains)?;
+        }
+        // Before it is there: nobody may look at it and find that it is not known to be right.
+        self.note_proven(&part);
         match fs::rename(directory.path(), &place) {
             Ok(()) => {
                 // What it was is gone from its old place; there is nothing to remove.
@@ -136,6 +197,7 @@ impl Disk {
             Part::Tree(digest) => (self.tree(digest), digest, "tree"),
         };
         let aside = self.unfinished.join(format!("{}.{kind}.removed", digest.hex()));
+        self.proven.lock().remove(part);
         fs::rename(place, &aside).is_ok().then_some(aside)
     }
 

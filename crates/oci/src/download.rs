@@ -2,6 +2,7 @@ use std::io::{self, Seek as _};
 use std::sync::Arc;
 use std::time::Duration;
 
+use coracle_lifecycle::Digest;
 use reqwest::header::CONTENT_RANGE;
 use reqwest::{Response, StatusCode};
 use tempfile::NamedTempFile;
@@ -11,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::catalog::Hold;
 use crate::digest::{ContentError, Verifier};
-use crate::disk::Disk;
+use crate::disk::{Disk, Part};
 use crate::manifest::Descriptor;
 use crate::registry::{RegistryError, Repository, Source, network};
 
@@ -34,9 +35,9 @@ pub(crate) enum DownloadError {
     #[error(transparent)]
     Content(#[from] ContentError),
     #[error("{0} is not WebAssembly")]
-    NotWasm(coracle_lifecycle::Digest),
+    NotWasm(Digest),
     #[error("cannot store {0}: {1}")]
-    Disk(coracle_lifecycle::Digest, #[source] io::Error),
+    Disk(Digest, #[source] io::Error),
 }
 
 impl DownloadError {
@@ -85,7 +86,7 @@ pub(crate) async fn download(
     let disk = &target.disk;
     let on_disk = |error| on_disk(wanted, error);
     let is_wrong = |head| content == Content::Wasm && head != WASM_MAGIC;
-    if disk.holds(&wanted.digest, wanted.size) {
+    if disk.holds(&wanted.digest, wanted.size) && is_right(disk, &wanted.digest).await {
         // It may be here as something else, say as another image's config.
         let head = disk.head(&wanted.digest).map_err(on_disk)?;
         return if is_wrong(head) { Err(DownloadError::NotWasm(wanted.digest.clone())) } else { Ok(()) };
@@ -100,6 +101,12 @@ pub(crate) async fn download(
         source.note(&failure);
     }
     Err(failure)
+}
+
+/// Whether content that is here is what it should be. What is damaged is removed.
+async fn is_right(disk: &Arc<Disk>, digest: &Digest) -> bool {
+    let (disk, part) = (disk.clone(), Part::Blob(digest.clone()));
+    disk.is_proven(&part) || tokio::task::spawn_blocking(move || disk.prove(&part)).await.unwrap_or(false)
 }
 
 /// A blob on its way from one server to an unfinished file.

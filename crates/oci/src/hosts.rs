@@ -137,7 +137,7 @@ enum Clients {
     Pairs(Vec<Vec<PathBuf>>),
 }
 
-fn read(text: &str, directory: &Path, usual: &Url) -> Result<Vec<Host>, String> {
+pub(crate) fn read(text: &str, directory: &Path, usual: &Url) -> Result<Vec<Host>, String> {
     let document: Document = toml::from_str(text).map_err(|error| error.message().to_owned())?;
     let mut hosts = Vec::new();
     for (address, raw) in document.host {

@@ -20,6 +20,9 @@ mod disk;
 mod download;
 mod flight;
 mod forest;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hosts;
 mod image;
 mod key;
@@ -32,6 +35,7 @@ mod registry;
 mod signatures;
 mod spread;
 mod store;
+mod sum;
 mod tree;
 mod unpack;
 

@@ -19,26 +19,32 @@ const CNCF_LAYER: &str = "application/wasm";
 /// How the media types of all other programs end: that of `wasm-to-oci`, and those of runwasi's artifacts.
 const PROGRAM_SUFFIX: &str = "+wasm";
 /// The layers of images with files. How one is compressed is told from its bytes.
-const LAYERS: [&str; 8] = [
+const LAYERS: [&str; 10] = [
     IMAGE_LAYER_MEDIA_TYPE,
     IMAGE_LAYER_GZIP_MEDIA_TYPE,
     "application/vnd.oci.image.layer.v1.tar+zstd",
     IMAGE_LAYER_NONDISTRIBUTABLE_MEDIA_TYPE,
     IMAGE_LAYER_NONDISTRIBUTABLE_GZIP_MEDIA_TYPE,
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
     IMAGE_DOCKER_LAYER_TAR_MEDIA_TYPE,
     IMAGE_DOCKER_LAYER_GZIP_MEDIA_TYPE,
     "application/vnd.docker.image.rootfs.diff.tar.zstd",
+    "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
 ];
 /// No build makes more layers than this; overlay mounts of other runtimes take no more either.
-const MOST_LAYERS: usize = 128;
+pub(crate) const MOST_LAYERS: usize = 128;
 /// The documents that are asked for, the `Accept` header of a request for a manifest.
 pub(crate) const ACCEPTED: &str = "application/vnd.oci.image.manifest.v1+json, \
      application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.v2+json, \
      application/vnd.docker.distribution.manifest.list.v2+json";
+/// The platform of what is no image but says something of one.
+const PROOF: &str = "unknown/unknown";
 const TITLE: &str = "org.opencontainers.image.title";
 /// How many names from a manifest an error message repeats, and how much of each.
 const NAMES_SHOWN: usize = 8;
 const NAME_SHOWN: usize = 100;
+/// How much of a parser's complaint it repeats: that can hold whole words of the document.
+const COMPLAINT_SHOWN: usize = 200;
 
 /// Why a manifest cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -120,8 +126,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Document, ManifestError> {
 }
 
 fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ManifestError> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| ManifestError::Malformed(error.to_string().escape_debug().to_string()))
+    serde_json::from_slice(bytes).map_err(|error| ManifestError::Malformed(complaint(&error)))
 }
 
 fn image(manifest: &OciImageManifest) -> Result<Manifest, ManifestError> {
@@ -161,19 +166,20 @@ fn title(layer: &OciDescriptor) -> Option<&str> {
 }
 
 /// The first entry whose architecture is `wasm`, `wasm32` or `wasm32-wasi`, whatever its operating system: `wasi/wasm`
-/// of docker and buildah, `wasip1/wasm` and `wasip2/wasm` of the CNCF's layout, `wasi/wasm32`. The one entry of an
-/// index that names no platform at all is taken too.
+/// of docker and buildah, `wasip1/wasm` and `wasip2/wasm` of the CNCF's layout, `wasi/wasm32`. Where there is none, the only
+/// entry is taken if it names no platform at all; what docker says of the proofs that it puts beside images does not count.
 fn choose_platform(entries: &[ImageIndexEntry]) -> Result<Descriptor, ManifestError> {
     let is_wasm = |entry: &&ImageIndexEntry| {
         let architecture = entry.platform.as_ref().map(|platform| platform.architecture.to_string());
         architecture.is_some_and(|architecture| matches!(&*architecture, "wasm" | "wasm32" | "wasm32-wasi"))
     };
-    let only = || Some(entries).filter(|entries| entries.len() == 1 && entries[0].platform.is_none());
-    match entries.iter().find(is_wasm).or_else(|| only()?.first()) {
+    let mut images = entries.iter().filter(|entry| platform(entry) != PROOF);
+    let only = || images.next().filter(|entry| entry.platform.is_none() && images.next().is_none());
+    match entries.iter().find(is_wasm).or_else(only) {
         Some(entry) => checked(&entry.digest, entry.size),
         None => Err(ManifestError::Unsupported(format!(
             "the image has no platform wasi/wasm, it is for {}",
-            names(entries.iter().map(platform).filter(|platform| platform != "unknown/unknown"))
+            names(entries.iter().map(platform).filter(|platform| platform != PROOF))
         ))),
     }
 }
@@ -222,6 +228,12 @@ fn names(all: impl Iterator<Item = String>) -> String {
         text.push(format!("{} more", different.len() - NAMES_SHOWN));
     }
     if text.is_empty() { "nothing".to_owned() } else { text.join(", ") }
+}
+
+/// Why a document cannot be parsed, safe to print.
+pub(crate) fn complaint(error: &serde_json::Error) -> String {
+    let text: String = error.to_string().chars().take(COMPLAINT_SHOWN).collect();
+    text.escape_debug().to_string()
 }
 
 /// A name from outside, safe to print.

@@ -82,6 +82,8 @@ fn archives_are_files() {
         (IMAGE_CONFIG_MEDIA_TYPE, "application/vnd.oci.image.layer.v1.tar+zstd"),
         (IMAGE_CONFIG_MEDIA_TYPE, IMAGE_LAYER_MEDIA_TYPE),
         (IMAGE_DOCKER_CONFIG_MEDIA_TYPE, IMAGE_DOCKER_LAYER_GZIP_MEDIA_TYPE),
+        (IMAGE_DOCKER_CONFIG_MEDIA_TYPE, "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"),
+        (IMAGE_CONFIG_MEDIA_TYPE, "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd"),
     ] {
         assert_eq!(taken(config, &[layer, layer], &[]), Err(2), "{config} with {layer}");
     }
@@ -149,6 +151,10 @@ fn the_only_entry_of_an_index_needs_no_platform() {
     let entry = part(OCI_IMAGE_MEDIA_TYPE, 7);
     let one = json!({ "schemaVersion": 2, "manifests": [entry] });
     assert!(matches!(result(&one), Ok(Document::Index(Descriptor { size: 7, .. }))));
+    let mut proof = entry.clone();
+    proof["platform"] = json!({ "os": "unknown", "architecture": "unknown" });
+    let proven = json!({ "schemaVersion": 2, "manifests": [proof, entry, proof] });
+    assert!(matches!(result(&proven), Ok(Document::Index(Descriptor { size: 7, .. }))));
     let two = json!({ "schemaVersion": 2, "manifests": [entry, entry] });
     assert!(refusal(&two).ends_with("it is for no platform"));
 }

@@ -77,12 +77,26 @@ fn parse_reference(text: &str) -> Result<Reference, String> {
     if !text.is_ascii() {
         return Err(format_error(&ParseError::ReferenceInvalidFormat));
     }
-    Reference::try_from(text).map_err(|error| match Reference::try_from(text.to_lowercase()) {
+    Reference::try_from(text).map(with_host).map_err(|error| match Reference::try_from(text.to_lowercase()) {
         Ok(lower) if error == ParseError::ReferenceInvalidFormat => {
             format!("invalid reference format: repository name ({}) must be lowercase", lower.repository())
         }
         _ => format_error(&error),
     })
+}
+
+/// Only a host can have capitals: a first part that has some is one, as docker reads it, though it has no dot.
+fn with_host(reference: Reference) -> Reference {
+    let Some((host, path)) = reference.repository().split_once('/') else { return reference };
+    if !host.contains(|letter: char| letter.is_ascii_uppercase()) {
+        return reference;
+    }
+    let (host, path, tag) = (host.to_owned(), path.to_owned(), reference.tag().map(str::to_owned));
+    match (tag, reference.digest().map(str::to_owned)) {
+        (Some(tag), Some(digest)) => Reference::with_tag_and_digest(host, path, tag, digest),
+        (None, Some(digest)) => Reference::with_digest(host, path, digest),
+        (tag, None) => Reference::with_tag(host, path, tag.unwrap_or_else(|| "latest".to_owned())),
+    }
 }
 
 fn format_error(error: &ParseError) -> String {
@@ -116,10 +130,13 @@ mod tests {
         check("me/hello:1", "docker.io/me/hello:1", "index.docker.io", "docker.io/me/hello:1");
         check("localhost/a", "localhost/a:latest", "localhost", "localhost/a:latest");
         check("127.0.0.1:5000/a/b:t", "127.0.0.1:5000/a/b:t", "127.0.0.1:5000", "127.0.0.1:5000/a/b:t");
+        check("Host/a/b", "Host/a/b:latest", "Host", "Host/a/b:latest");
         let by_digest = format!("r.example/a@sha256:{HEX}");
         check(&by_digest, &by_digest, "r.example", &by_digest);
         let both = format!("r.example/a:t@sha256:{HEX}");
         check(&both, &both, "r.example", &by_digest);
+        let on_host = format!("Host/a:t@sha256:{HEX}");
+        check(&on_host, &on_host, "Host", &format!("Host/a@sha256:{HEX}"));
     }
 
     fn check_invalid(text: &str, cause: &str) {

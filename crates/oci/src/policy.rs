@@ -126,7 +126,7 @@ impl Policy {
         Self::parse(&read(path)?)
     }
 
-    fn parse(bytes: &[u8]) -> Result<Self, PolicyError> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, PolicyError> {
         let Document { default, mut transports } = serde_json::from_slice(bytes)?;
         let mut policy = Self::default();
         policy.add("", default)?;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use coracle_lifecycle::{Credential, Digest, ImageError, LocalImage, PulledImage};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use parking_lot::Mutex;
 
 use crate::catalog::{Entry, Hold};
 use crate::config::{Configuration, Layer};
@@ -18,6 +19,7 @@ use crate::name::ImageName;
 use crate::registry::{MANIFEST_LIMIT, RegistryError, Repository, Server};
 use crate::signatures;
 use crate::store::Inner;
+use crate::sum::Sums;
 use crate::unpack::{Budget, UnpackError, Wanted};
 
 /// How many layers of an image are downloaded at a time, as other nodes do.
@@ -92,32 +94,30 @@ impl Pull {
         let Configuration { layers: chain, .. } = configuration.map_err(|error| self.unreadable(&error))?;
         let trees = chain.iter().map(|layer| Part::Tree(layer.chain.clone())).collect();
         let hold = Arc::new(self.inner.catalog.hold(trees));
-        let known = chain.iter().rposition(|layer| self.inner.disk.facts(&layer.chain).is_some());
-        let missing = known.map_or(0, |known| known + 1);
+        let missing = self.known(&chain).await;
         let archives = layers[missing..].iter().map(|layer| Part::Blob(layer.digest.clone())).collect();
         let passing = Arc::new(self.inner.catalog.hold(archives));
         let downloads =
             layers[missing..].iter().map(|layer| self.fetch(repository, layer, Content::Anything, &passing));
         let downloads: Vec<_> = downloads.collect();
         stream::iter(downloads).buffered(DOWNLOADS).try_collect::<()>().await?;
+        let sums = Arc::new(Mutex::new(Sums::default()));
         for (index, layer) in chain.iter().enumerate().skip(missing) {
             let below = index.checked_sub(1).map(|below| chain[below].chain.clone());
-            self.unpack(layer, below, &layers[index].digest, &hold).await?;
+            self.unpack(layer, below, &layers[index].digest, &hold, sums.clone()).await?;
         }
-        self.settle(&chain);
         Ok(hold)
     }
 
-    /// Has files that were unpacked written to disk. Nobody waits for that: until it is done they last as long as the
-    /// machine does not go down.
-    fn settle(&self, chain: &[Layer]) {
-        let (disk, chains) =
-            (self.inner.disk.clone(), chain.iter().map(|layer| layer.chain.clone()).collect::<Vec<_>>());
-        self.inner.tasks.spawn_blocking(move || {
-            if let Err(error) = disk.make_durable(&chains) {
-                tracing::warn!(%error, "the files of an image may not outlive the machine's next start");
-            }
-        });
+    /// How many layers, from the lowest on, have their files here, right.
+    async fn known(&self, chain: &[Layer]) -> usize {
+        let disk = self.inner.disk.clone();
+        let chain = chain.to_vec();
+        let is_right = move |layer: &Layer| {
+            disk.facts(&layer.chain).is_some() && disk.prove(&Part::Tree(layer.chain.clone()))
+        };
+        let highest = tokio::task::spawn_blocking(move || chain.iter().rposition(is_right));
+        highest.await.ok().flatten().map_or(0, |highest| highest + 1)
     }
 
     /// Unpacks one layer over those below it, together with all who want the same of the same registry.
@@ -127,6 +127,7 @@ impl Pull {
         below: Option<Digest>,
         archive: &Digest,
         hold: &Arc<Hold>,
+        sums: Arc<Mutex<Sums>>,
     ) -> Result<(), ImageError> {
         let key = format!("{} {} {archive}", self.scope, layer.chain);
         let (inner, layer, hold) = (self.inner.clone(), layer.clone(), hold.clone());
@@ -139,7 +140,7 @@ impl Pull {
                 let wanted = Wanted { file: File::open(path)?, diff: &layer.diff, is_awaited: &is_awaited };
                 let chain = Chain { chain: &layer.chain, below: below.as_ref() };
                 let mut budget = Budget { bytes: inner.files_limit, entries: ENTRIES };
-                let done = inner.disk.grow(&chain, wanted, &mut budget);
+                let done = inner.disk.grow(&chain, wanted, &mut budget, &mut sums.lock());
                 // Not before: a pull that was dropped meanwhile must find the files in place to take them away again.
                 drop(hold);
                 done
@@ -324,7 +325,8 @@ fn registry_error(error: &RegistryError, message: String) -> ImageError {
 fn keep(inner: &Inner, name: &ImageName, documents: &Documents) -> Result<LocalImage, LoadError> {
     let _writing = inner.writing();
     for (digest, bytes) in &documents.chain {
-        if !inner.disk.holds(digest, bytes.len() as u64) {
+        let is_here = inner.disk.holds(digest, bytes.len() as u64);
+        if !is_here || !inner.disk.is_proven(&Part::Blob(digest.clone())) {
             inner.disk.keep_bytes(bytes, digest)?;
         }
     }

@@ -42,7 +42,7 @@ pub(crate) enum SignatureError {
 }
 
 /// A signature, and what it says it signs.
-struct Signature {
+pub(crate) struct Signature {
     bytes: Vec<u8>,
     message: Vec<u8>,
     claim: Claim,
@@ -208,8 +208,13 @@ struct Entry {
 impl Layer {
     fn simple(&self, message: Vec<u8>) -> Option<Signature> {
         let bytes = STANDARD.decode(self.annotations.get(SIMPLE_SIGNATURE)?.trim()).ok()?;
-        Some(Signature { bytes, message, claim: Claim::Simple })
+        Some(simple(bytes, message))
     }
+}
+
+/// A signature as cosign lays it under a tag.
+pub(crate) fn simple(bytes: Vec<u8>, message: Vec<u8>) -> Signature {
+    Signature { bytes, message, claim: Claim::Simple }
 }
 
 #[derive(Deserialize)]
@@ -238,7 +243,7 @@ struct EnvelopeSignature {
 }
 
 /// The signature in a bundle that lies beside `manifest`.
-fn signature(bundle: &[u8], manifest: &[u8]) -> Option<Signature> {
+pub(crate) fn signature(bundle: &[u8], manifest: &[u8]) -> Option<Signature> {
     let bundle: Bundle = serde_json::from_slice(bundle).ok()?;
     if let Some(MessageSignature { signature }) = bundle.message_signature {
         let bytes = STANDARD.decode(signature).ok()?;
@@ -288,13 +293,14 @@ struct Subject {
 }
 
 impl Signature {
-    fn is_by(&self, key: &PublicKey) -> bool {
+    /// Whether it is this key's.
+    pub(crate) fn is_by(&self, key: &PublicKey) -> bool {
         key.has_signed(&self.message, &self.bytes)
     }
 
     /// Whether it says that it signs this image, under a name that is fit. Only of a signature that is trusted does it matter
     /// what it says.
-    fn is_for(&self, name: &ImageName, identity: &Identity, documents: &Documents) -> bool {
+    pub(crate) fn is_for(&self, name: &ImageName, identity: &Identity, documents: &Documents) -> bool {
         let is_of_image = |digest: &str| documents.chain.iter().any(|(known, _)| known.as_str() == digest);
         // A bundle names no reference.
         let needs_none = matches!(identity, Identity::MatchRepository);

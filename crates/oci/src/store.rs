@@ -7,7 +7,6 @@ use std::time::Duration;
 use coracle_lifecycle::{BoxFuture, Credential, Digest, ImageError, Images, LocalImage, PulledImage};
 use parking_lot::{Mutex, MutexGuard};
 use thiserror::Error;
-use tokio_util::task::TaskTracker;
 
 use crate::catalog::{Catalog, Entry, Hold};
 use crate::clients::{Clients, Proxies};
@@ -117,8 +116,6 @@ pub(crate) struct Inner {
     pub(crate) images: Flights<Result<PulledImage, ImageError>>,
     pub(crate) blobs: Flights<Result<(), Arc<DownloadError>>>,
     pub(crate) trees: Flights<Result<(), Arc<UnpackError>>>,
-    /// What goes on when nobody waits for it.
-    pub(crate) tasks: TaskTracker,
     sharing: Sharing,
     /// Which containers' directories have files of the store under them, and what keeps these.
     lent: Mutex<HashMap<PathBuf, Hold>>,
@@ -166,7 +163,6 @@ impl Store {
             images: Flights::new(),
             blobs: Flights::new(),
             trees: Flights::new(),
-            tasks: TaskTracker::new(),
             sharing,
             lent: Mutex::default(),
             writing: Mutex::new(()),
@@ -174,27 +170,40 @@ impl Store {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    fn find_now(&self, reference: &str) -> Result<Option<LocalImage>, ImageError> {
+    /// The image of a reference, if it is here for all that is known without reading it.
+    fn known(&self, reference: &str) -> Result<Option<Entry>, ImageError> {
         // What somebody took away must be pulled again.
         let is_whole = |entry: &Entry| entry.is_whole(&self.inner.disk);
         // A full reference is its own key: most are found without being parsed.
         if self.inner.policy.is_empty()
             && let Some(entry) = self.inner.catalog.find(reference).filter(is_whole)
         {
-            return Ok(Some(entry.image));
+            return Ok(Some(entry));
         }
         let name = ImageName::parse(reference)?;
         let demand = self.inner.policy.demand(&name);
         // What met another demand must be looked at again, and so does what met none.
         let is_verified = |entry: &Entry| demand.is_none() || entry.verified == demand;
         let found = self.inner.catalog.find(&name.key()).filter(is_verified).filter(is_whole);
-        Ok(found.map(|entry| LocalImage { reference: name.to_string(), ..entry.image }))
+        Ok(found.map(|entry| {
+            let image = LocalImage { reference: name.to_string(), ..entry.image };
+            Entry { image, ..entry }
+        }))
+    }
+
+    /// Whether what would be run of an image is right; it is read when a process before this one has made it.
+    async fn is_proven(&self, entry: &Entry) -> bool {
+        let (disk, part) = (self.inner.disk.clone(), entry.content());
+        disk.is_proven(&part) || tokio::task::spawn_blocking(move || disk.prove(&part)).await.unwrap_or(false)
     }
 }
 
 impl Images for Store {
     fn find<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<Option<LocalImage>, ImageError>> {
-        Box::pin(async move { self.find_now(reference) })
+        Box::pin(async move {
+            let Some(entry) = self.known(reference)? else { return Ok(None) };
+            Ok(self.is_proven(&entry).await.then_some(entry.image))
+        })
     }
 
     fn pull<'a>(
@@ -262,7 +271,7 @@ impl Inner {
 fn open_directory(directory: &Path) -> io::Result<(Arc<Disk>, Arc<Catalog>, Sharing)> {
     let disk = Arc::new(Disk::open(directory)?);
     let sharing = Sharing::find(disk.unfinished_directory()?.path())?;
-    forget_unsound(&disk)?;
+    forget_remains(&disk)?;
     let catalog = Arc::new(Catalog::new(disk.clone()));
     for record in disk.records()? {
         match load(&disk, &record) {
@@ -278,13 +287,13 @@ fn open_directory(directory: &Path) -> io::Result<(Arc<Disk>, Arc<Catalog>, Shar
     Ok((disk, catalog, sharing))
 }
 
-/// Removes files that may not have reached the disk before the machine went down: their images are pulled again.
-fn forget_unsound(disk: &Disk) -> io::Result<()> {
+/// Removes trees of which nothing is known: the machine went down before they were on disk.
+fn forget_remains(disk: &Disk) -> io::Result<()> {
     for part in disk.parts()? {
         if let Part::Tree(chain) = &part
-            && !disk.is_sound(chain)
+            && disk.facts(chain).is_none()
         {
-            tracing::warn!(%chain, "files that may be damaged since the machine went down are removed");
+            tracing::warn!(%chain, "files that are not whole are removed");
             disk.set_aside(&part).map_or(Ok(()), |path| remove_aside(&path))?;
         }
     }

@@ -17,6 +17,8 @@ pub(crate) struct Tree {
     root: OwnedFd,
 }
 
+/// How deep directories may lie in each other. Whoever walks through a tree has one open for each level.
+pub(crate) const MOST_LEVELS: usize = 256;
 /// The most often that the system is asked anew when other renames disturb it.
 const TRIES: usize = 64;
 
@@ -32,7 +34,7 @@ impl Tree {
         let parent = self.directory(parents)?;
         if !is_directory(&parent, name)? {
             remove(&parent, name)?;
-            mkdirat(&parent, name.as_str(), Mode::from_raw_mode(mode | 0o700))?;
+            self.make_directory(&parent, name, mode | 0o700)?;
         }
         let path = through(&parent, name);
         fs::set_permissions(path, Permissions::from_mode(mode | 0o700))
@@ -53,15 +55,21 @@ impl Tree {
         Ok(symlinkat(target.as_str(), &parent, name)?)
     }
 
-    /// Makes another name for a file in the place of whatever has this path.
+    /// Makes another name for a file in the place of whatever has this path. A symbolic link is made anew: where it is
+    /// written from the root down, that is another text in another directory.
     pub(crate) fn put_hard_link(&self, path: &[String], target: &[String]) -> io::Result<()> {
         let Some((target_name, target_parents)) = target.split_last() else {
             return Err(Errno::ISDIR.into());
         };
         let target_parent = self.resolve(target_parents)?;
-        statat(&target_parent, target_name.as_str(), AtFlags::SYMLINK_NOFOLLOW)?;
+        let found = statat(&target_parent, target_name.as_str(), AtFlags::SYMLINK_NOFOLLOW)?;
         if path == target {
             return Ok(());
+        }
+        if FileType::from_raw_mode(found.st_mode) == FileType::Symlink {
+            let text = fs::read_link(through(&target_parent, target_name))?;
+            let text = text.to_str().ok_or(Errno::ILSEQ)?;
+            return self.put_symbolic_link(path, &absolute(text, self.depth(&target_parent)?));
         }
         let (parent, name) = self.vacate(path)?;
         Ok(linkat(&target_parent, target_name.as_str(), &parent, name, AtFlags::empty())?)
@@ -95,12 +103,20 @@ impl Tree {
         match (self.resolve(path), path.split_last()) {
             (Err(Errno::NOENT), Some((name, parents))) => {
                 let parent = self.directory(parents)?;
-                mkdirat(&parent, name.as_str(), Mode::from_raw_mode(0o755))?;
+                self.make_directory(&parent, name, 0o755)?;
                 let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 Ok(openat(&parent, name.as_str(), flags, Mode::empty())?)
             }
             (resolved, _) => Ok(resolved?),
         }
+    }
+
+    /// Makes a directory where there is none. Links could lead a path of any length ever deeper.
+    fn make_directory(&self, parent: &OwnedFd, name: &str, mode: u32) -> io::Result<()> {
+        if self.depth(parent)? >= MOST_LEVELS {
+            return Err(Errno::NAMETOOLONG.into());
+        }
+        Ok(mkdirat(parent, name, Mode::from_raw_mode(mode))?)
     }
 
     fn resolve(&self, path: &[String]) -> Result<OwnedFd, Errno> {
@@ -207,6 +223,12 @@ fn relative(target: &str, depth: usize) -> String {
     if whole.is_empty() { ".".to_owned() } else { whole }
 }
 
+/// The text of a link that lies `depth` directories below the root, from the root down when it climbs as high.
+fn absolute(text: &str, depth: usize) -> String {
+    let climb = "../".repeat(depth);
+    text.strip_prefix(&*climb).map_or_else(|| text.to_owned(), |rest| format!("/{rest}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,6 +253,23 @@ mod tests {
             ("/../../a", 1, "../a"),
         ] {
             assert_eq!(relative(target, depth), expected, "{target} at {depth}");
+        }
+    }
+
+    #[test]
+    fn another_name_of_a_link_leads_to_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let tree = Tree::open(folder.path()).unwrap();
+        tree.put_symbolic_link(&names("a/b/absolute"), "/c").unwrap();
+        tree.put_symbolic_link(&names("a/relative"), "b/d").unwrap();
+        for (path, target, expected) in [
+            ("high", "a/b/absolute", "c"),
+            ("a/b/c/low", "a/b/absolute", "../../../c"),
+            ("a/b/absolute", "a/b/absolute", "../../c"),
+            ("e/f/other", "a/relative", "b/d"),
+        ] {
+            tree.put_hard_link(&names(path), &names(target)).unwrap();
+            assert_eq!(fs::read_link(folder.path().join(path)).unwrap(), Path::new(expected), "{path}");
         }
     }
 

@@ -5,10 +5,12 @@ use std::hash::BuildHasher;
 use std::io::{self, Read, Write};
 
 use coracle_lifecycle::Digest;
+use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use crate::archive::{ArchiveError, Kind, Member, for_each, shown};
 use crate::layer::Archive;
+use crate::sum::Sums;
 use crate::tree::{Tree, is_of_the_asker, set_modified};
 
 const BUFFER: usize = 128 * 1024;
@@ -72,11 +74,17 @@ pub(crate) struct Wanted<'a> {
     pub(crate) is_awaited: &'a dyn Fn() -> bool,
 }
 
-/// Lays a layer over what is in `tree`, and says how many bytes its files have. What is there after an error is of no use.
-pub(crate) fn unpack(wanted: Wanted<'_>, tree: &Tree, budget: &mut Budget) -> Result<u64, UnpackError> {
+/// Lays a layer over what is in `tree`, takes note of its files in `sums`, and says how many bytes they have. What is there
+/// after an error is of no use.
+pub(crate) fn unpack(
+    wanted: Wanted<'_>,
+    tree: &Tree,
+    budget: &mut Budget,
+    sums: &mut Sums,
+) -> Result<u64, UnpackError> {
     let mut archive = Archive::open(wanted.file, budget.bytes)?;
     let limit = archive.limit();
-    let mut overlay = Overlay::new(tree, budget);
+    let mut overlay = Overlay::new(tree, budget, sums);
     let applied = for_each(&mut archive, |member, content| {
         if (wanted.is_awaited)() { overlay.apply(&member, content) } else { Err(UnpackError::Abandoned) }
     });
@@ -108,6 +116,7 @@ fn of_the_stream(error: UnpackError) -> UnpackError {
 struct Overlay<'a> {
     tree: &'a Tree,
     budget: &'a mut Budget,
+    sums: &'a mut Sums,
     /// Hashes of the paths that this layer has made: a whiteout means those below it only. Hashes, so that a hundred
     /// thousand paths take little memory; nobody can foresee them.
     made: HashSet<u64>,
@@ -117,9 +126,9 @@ struct Overlay<'a> {
 }
 
 impl<'a> Overlay<'a> {
-    fn new(tree: &'a Tree, budget: &'a mut Budget) -> Self {
+    fn new(tree: &'a Tree, budget: &'a mut Budget, sums: &'a mut Sums) -> Self {
         let (made, hashing) = (HashSet::new(), RandomState::new());
-        Self { tree, budget, made, hashing, buffer: vec![0; BUFFER], bytes: 0 }
+        Self { tree, budget, sums, made, hashing, buffer: vec![0; BUFFER], bytes: 0 }
     }
 
     fn apply(&mut self, member: &Member, content: &mut dyn Read) -> Result<(), UnpackError> {
@@ -172,7 +181,7 @@ impl<'a> Overlay<'a> {
         size: u64,
         content: &mut dyn Read,
     ) -> Result<(), UnpackError> {
-        let mut left = size;
+        let (mut left, mut hasher) = (size, Sha256::new());
         while left > 0 {
             let room = usize::try_from(left).unwrap_or(BUFFER).min(BUFFER);
             let count = content.read(&mut self.buffer[..room])?;
@@ -180,9 +189,11 @@ impl<'a> Overlay<'a> {
                 return Err(UnpackError::Malformed("it is cut off".to_owned()));
             }
             file.write_all(&self.buffer[..count])?;
+            hasher.update(&self.buffer[..count]);
             left -= count as u64;
         }
         self.bytes = self.bytes.saturating_add(size);
+        self.sums.note(&file, hasher)?;
         Ok(set_modified(&file, modified)?)
     }
 

@@ -78,7 +78,8 @@ impl Scene {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
         file.rewind().unwrap();
-        unpack(Wanted { file, diff, is_awaited: &|| true }, &Tree::open(&self.root()).unwrap(), budget)
+        let wanted = Wanted { file, diff, is_awaited: &|| true };
+        unpack(wanted, &Tree::open(&self.root()).unwrap(), budget, &mut Sums::default())
     }
 
     /// Lays these layers one over the other.
@@ -259,6 +260,18 @@ fn escapes_by_name_are_refused() {
 }
 
 #[test]
+fn directories_do_not_go_deeper_and_deeper() {
+    let deep: &'static str = Box::leak("d/".repeat(49).into_boxed_str());
+    let below = |link: &str| -> &'static str { Box::leak(format!("{link}/{deep}").into_boxed_str()) };
+    // Each link leads as deep again as the one before it.
+    let mut entries = vec![file(deep, ""), link("1", deep)];
+    for (name, next) in [("1", "2"), ("2", "3"), ("3", "4"), ("4", "5"), ("5", "6")] {
+        entries.extend([file(below(name), ""), link(next, below(name))]);
+    }
+    assert!(Scene::refusal(&entries).contains("cannot be made: File name too long"));
+}
+
+#[test]
 fn devices_and_pipes_are_not_made() {
     let kinds = [("c", EntryType::Char), ("b", EntryType::Block), ("p", EntryType::Fifo)];
     let entries: Vec<Entry> = kinds.into_iter().map(|(path, kind)| entry(path, kind, "", "")).collect();
@@ -303,7 +316,8 @@ fn what_nobody_waits_for_ends() {
     file.rewind().unwrap();
     let wanted = Wanted { file, diff: &digest_of(&bytes), is_awaited: &|| false };
     let tree = Tree::open(&scene.root()).unwrap();
-    let error = unpack(wanted, &tree, &mut Budget { bytes: 1 << 30, entries: 10 }).unwrap_err();
+    let mut budget = Budget { bytes: 1 << 30, entries: 10 };
+    let error = unpack(wanted, &tree, &mut budget, &mut Sums::default()).unwrap_err();
     assert!(matches!(error, UnpackError::Abandoned));
     assert!(!Path::new(&scene.root().join("a")).exists());
 }

@@ -197,23 +197,47 @@ async fn what_a_kill_left_half_made_is_not_used_and_goes() {
 }
 
 #[tokio::test]
-async fn files_that_the_machine_may_have_lost_are_pulled_again() {
+async fn files_that_are_damaged_since_are_found_so_and_pulled_again() {
+    // As a machine leaves them that went down, or a disk that forgets.
+    let damages: [fn(&Path); 5] = [
+        |tree| fs::write(tree.join("files/data/kept"), "kepT").unwrap(),
+        |tree| fs::write(tree.join("files/data/kept"), "").unwrap(),
+        |tree| fs::remove_file(tree.join("files/data/kept")).unwrap(),
+        |tree| fs::remove_dir_all(tree.join("files")).unwrap(),
+        |tree| fs::write(tree.join("facts.json"), "").unwrap(),
+    ];
     let fixture = Fixture::start().await;
-    let image = Layered::new([base()]);
+    let image = Layered::new([base(), top()]);
     image.push(&fixture.server, "app", "1");
     let pulled = fixture.pull("app:1").await.unwrap();
     let tree = files(&pulled).directory.parent().unwrap().to_owned();
-    // As a machine leaves it that lost its power before they were on disk.
-    let facts = fs::read_to_string(tree.join("facts.json")).unwrap();
-    let mut facts: serde_json::Value = serde_json::from_str(&facts).unwrap();
-    facts["boot"] = json!("another");
+    let mut fixture = fixture;
+    for (number, damage) in damages.into_iter().enumerate() {
+        damage(&tree);
+        fixture = fixture.reopen();
+        assert_eq!(fixture.find("app:1").await, None, "{number}");
+        assert_eq!(fixture.pull("app:1").await.unwrap(), pulled, "{number}");
+        assert_eq!(read(&files(&pulled).directory, "data/kept").as_deref(), Some("kept"), "{number}");
+        assert_eq!(fixture.find("app:1").await.as_ref(), Some(&pulled), "{number}");
+    }
+    fixture = fixture.reopen();
+    let asked = fixture.server.asked().len();
+    assert_eq!(fixture.find("app:1").await.as_ref(), Some(&pulled));
+    assert_eq!(fixture.server.asked().len(), asked, "what is right is not pulled again");
+}
+
+#[tokio::test]
+async fn nothing_is_made_of_layers_that_are_damaged_since() {
+    let fixture = Fixture::start().await;
+    Layered::new([base()]).push(&fixture.server, "app", "1");
+    let pulled = fixture.pull("app:1").await.unwrap();
+    fs::write(files(&pulled).directory.join("data/kept"), "kepT").unwrap();
     let fixture = fixture.reopen();
-    fs::write(tree.join("facts.json"), facts.to_string()).unwrap();
-    let _ = fs::remove_file(tree.join("durable"));
-    let fixture = fixture.reopen();
-    assert_eq!(fixture.find("app:1").await, None);
-    assert_eq!(fixture.pull("app:1").await.unwrap(), pulled);
-    assert_eq!(read(&files(&pulled).directory, "data/kept").as_deref(), Some("kept"));
+    Layered::new([base(), top()]).push(&fixture.server, "app", "2");
+    let above = fixture.pull("app:2").await.unwrap();
+    assert_eq!(read(&files(&above).directory, "data/kept").as_deref(), Some("kept"));
+    let found = fixture.find("app:1").await.unwrap();
+    assert_eq!(read(&files(&found).directory, "data/kept").as_deref(), Some("kept"));
 }
 
 #[tokio::test]

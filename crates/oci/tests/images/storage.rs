@@ -62,6 +62,10 @@ async fn a_damaged_image_is_forgotten_and_pulled_again() {
         |image: &Image, path: std::path::PathBuf| {
             fs::write(path.with_file_name(digest(&image.module).hex()), b"\0asm").map(|()| "module")
         },
+        |image, path| {
+            let module: Vec<u8> = image.module.iter().map(|byte| byte ^ 1).collect();
+            fs::write(path.with_file_name(digest(&image.module).hex()), module).map(|()| "as long a module")
+        },
         |image, path| fs::remove_file(path.with_file_name(digest(&image.config).hex())).map(|()| "config"),
     ] {
         let (fixture, image, pulled) = with_image("1").await;
@@ -72,6 +76,18 @@ async fn a_damaged_image_is_forgotten_and_pulled_again() {
         assert_eq!(fixture.pull("app:1").await.unwrap(), pulled, "{damaged}");
         assert_eq!(fs::read(&pulled.program().unwrap().path).unwrap(), image.module);
     }
+}
+
+#[tokio::test]
+async fn a_damaged_module_is_not_taken_for_that_of_another_image() {
+    let (fixture, image, pulled) = with_image("1").await;
+    let path = pulled.program().unwrap().path.clone();
+    let damaged: Vec<u8> = image.module.iter().map(|byte| byte ^ 1).collect();
+    fs::write(&path, damaged).unwrap();
+    let fixture = fixture.reopen();
+    image.push(&fixture.server, "twin", "1");
+    fixture.pull("twin:1").await.unwrap();
+    assert_eq!(fs::read(&path).unwrap(), image.module);
 }
 
 #[tokio::test]
