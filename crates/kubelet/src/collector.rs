@@ -130,13 +130,20 @@ impl Used {
         if matches!(status.phase.as_deref(), Some("Failed" | "Succeeded")) {
             return;
         }
-        let statuses = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
-        self.ids.extend(statuses.map(|status| status.image_id.clone()));
+        let statuses = [
+            &status.init_container_statuses,
+            &status.container_statuses,
+            &status.ephemeral_container_statuses,
+        ];
+        self.ids.extend(statuses.into_iter().flatten().flatten().map(|status| status.image_id.clone()));
         let Some(spec) = &pod.spec else { return };
         let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+        let debuggers =
+            spec.ephemeral_containers.iter().flatten().filter_map(|container| container.image.as_deref());
         let mounted =
             spec.volumes.iter().flatten().filter_map(|volume| volume.image.as_ref()?.reference.as_deref());
-        let references = containers.filter_map(|container| container.image.as_deref()).chain(mounted);
+        let references =
+            containers.filter_map(|container| container.image.as_deref()).chain(mounted).chain(debuggers);
         self.references.extend(references.map(full_reference));
     }
 

@@ -40,6 +40,13 @@ fn an_image_is_used_by_pods_that_wait_for_it_and_that_run_it() {
         "name": "c", "image": "x", "imageID": hello.repo_digest, "ready": true, "restartCount": 0,
     }]});
     assert!(used(pod("other"), status.clone()).has(&hello));
+    let debugged = json!({"metadata": {"name": "p"}, "spec": {
+        "containers": [{"name": "c", "image": "other"}],
+        "ephemeralContainers": [{"name": "d", "image": "hello"}],
+    }});
+    assert!(used(debugged, json!({"phase": "Running"})).has(&hello));
+    let debugging = json!({"phase": "Running", "ephemeralContainerStatuses": status["containerStatuses"]});
+    assert!(used(pod("other"), debugging).has(&hello));
     let ended = json!({"phase": "Succeeded", "containerStatuses": status["containerStatuses"]});
     assert!(!used(pod("hello"), ended).has(&hello));
 }

@@ -169,6 +169,15 @@ async fn images_that_nobody_uses_go_when_the_disk_is_full() {
     let (used, unused) = (guests::image("spin").await.unwrap(), guests::image("hello").await.unwrap());
     let running = |pod: &Pod| states::phase(pod) == "Running";
     scene.run_until("uses", manifests::once(&used, &[]), running).await.unwrap();
+    // It ends, and is a part of the pod still.
+    let debugger = guests::image("exit-code").await.unwrap();
+    let debug =
+        ["debug", "uses", "--image", &debugger, "--container", "look", "--attach=false", "--", "m", "3"];
+    assert!(scene.kubectl(&debug).await.unwrap().status.success());
+    let looks =
+        |pod: &Pod| pod.status.as_ref()?.ephemeral_container_statuses.as_ref()?.first()?.state.clone();
+    let ended = |pod: &Pod| looks(pod).is_some_and(|state| state.terminated.is_some());
+    scene.pod("uses", ended).await.unwrap();
     check_runs(&scene, "used", &unused).await;
     let records = scene.node.root_directory().join("images").join("references");
     let left = || {
@@ -179,6 +188,8 @@ async fn images_that_nobody_uses_go_when_the_disk_is_full() {
     };
     let is_gone = || left().iter().all(|record| !record.contains("/hello"));
     until::so("the image that nobody uses is gone", is_gone).await.unwrap();
-    assert_eq!(left().len(), 2, "by its tag and by its digest: {:?}", left());
+    let left = left();
+    assert_eq!(left.len(), 4, "each by its tag and by its digest: {left:?}");
+    assert!(left.iter().any(|record| record.contains("/exit-code")), "{left:?}");
     check_runs(&scene, "again", &unused).await;
 }
