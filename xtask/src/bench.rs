@@ -48,9 +48,8 @@ pub(crate) fn run(loads: &[usize], config_maps: Option<usize>) -> anyhow::Result
             runtime.block_on(measure(&built, pods, config_maps)).with_context(|| format!("{pods} pods"))
         })
         .collect::<Result<_, _>>()?;
-    let serving = runtime.block_on(serving::measure(&built))?;
     print(&rows);
-    serving.print();
+    runtime.block_on(serving::measure(&built))?.print();
     Ok(())
 }
 

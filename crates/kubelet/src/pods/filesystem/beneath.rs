@@ -64,21 +64,29 @@ impl Beneath {
 
     /// Makes a directory and those above it; that they are there is fine.
     pub(in crate::pods) fn make_directory(&self, path: &Path, mode: u32) -> io::Result<()> {
+        self.made_directory(path, mode).map(drop)
+    }
+
+    fn made_directory(&self, path: &Path, mode: u32) -> io::Result<OwnedFd> {
+        match self.directory(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            found => return found,
+        }
         let mut reached = PathBuf::new();
+        let mut above = self.directory(&reached)?;
         for name in names(path)? {
-            let above = self.directory(&reached)?;
             reached.push(name);
-            match self.directory(&reached) {
+            above = match self.directory(&reached) {
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     match mkdirat(&above, name, Mode::from_raw_mode(mode)) {
-                        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                        Ok(()) | Err(rustix::io::Errno::EXIST) => self.directory(&reached)?,
                         Err(error) => return Err(error.into()),
                     }
                 }
-                found => drop(found?),
+                found => found?,
             }
         }
-        self.directory(path).map(drop)
+        Ok(above)
     }
 
     /// Writes a file in place of what is there, and the directories above it.
@@ -90,9 +98,6 @@ impl Beneath {
 
     /// Makes an empty file and the directories above it; that it is there is fine.
     pub(in crate::pods) fn create(&self, path: &Path, mode: u32) -> io::Result<File> {
-        if let Some(above) = path.parent() {
-            self.make_directory(above, 0o755)?;
-        }
         let (above, name) = self.parent(path)?;
         let flags = OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::WRONLY | OFlags::CLOEXEC;
         Ok(File::from(openat(above, name, flags, Mode::from_raw_mode(mode))?))
@@ -158,9 +163,6 @@ impl Beneath {
 
     /// Makes a character device that can be opened, where there is nothing.
     pub(super) fn make_device(&self, path: &Path, major: u32, minor: u32) -> io::Result<()> {
-        if let Some(above) = path.parent() {
-            self.make_directory(above, 0o755)?;
-        }
         let (above, name) = self.parent(path)?;
         let mode = Mode::from_raw_mode(0o666);
         mknodat(&above, name, FileType::CharacterDevice, mode, makedev(major, minor))?;
@@ -173,9 +175,6 @@ impl Beneath {
     }
 
     fn make_room<'p>(&self, path: &'p Path) -> io::Result<(OwnedFd, &'p OsStr)> {
-        if let Some(above) = path.parent() {
-            self.make_directory(above, 0o755)?;
-        }
         let (above, name) = self.parent(path)?;
         match unlinkat(&above, name, AtFlags::empty()) {
             Ok(()) | Err(rustix::io::Errno::NOENT) => Ok((above, name)),
@@ -183,9 +182,10 @@ impl Beneath {
         }
     }
 
+    /// The directory that a path lies in, made when it is not there, and the name in it.
     fn parent<'p>(&self, path: &'p Path) -> io::Result<(OwnedFd, &'p OsStr)> {
         let name = path.file_name().ok_or(ErrorKind::InvalidInput)?;
-        Ok((self.directory(path.parent().unwrap_or(Path::new("")))?, name))
+        Ok((self.made_directory(path.parent().unwrap_or(Path::new("")), 0o755)?, name))
     }
 
     fn directory(&self, path: &Path) -> io::Result<OwnedFd> {
