@@ -102,7 +102,7 @@ impl Kubelet {
         let context = Arc::new(Context {
             api: api.clone(),
             host: Arc::new(self.host()),
-            host_paths: HostPaths::new(&self.settings.allowed_host_paths, &own),
+            host_paths: Arc::new(HostPaths::new(&self.settings.allowed_host_paths, &own)),
             naming: self.naming(),
             layout,
             provider: self.provider,

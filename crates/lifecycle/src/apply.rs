@@ -18,7 +18,7 @@ use crate::{
 pub fn apply(observed: &mut Observed, event: Event, now: Timestamp) {
     keep_graces(observed, now);
     match event {
-        Event::Wished(pod) => wish(observed, pod),
+        Event::Wished(pod) => wish(observed, pod, now),
         Event::Removed => observed.removed = true,
         Event::ShutDown => observed.shutdown = true,
         Event::Addressed(addresses) => observed.addresses = addresses,
@@ -82,7 +82,7 @@ fn with(observed: &mut Observed, container: &str, change: impl FnOnce(&mut Conta
 }
 
 /// A deletion is never taken back and a terminal phase never left: an object without them is an older state.
-fn wish(observed: &mut Observed, pod: Arc<Pod>) {
+fn wish(observed: &mut Observed, pod: Arc<Pod>, now: Timestamp) {
     let before = &observed.pod;
     let is_older =
         before.is_deleted() && !pod.is_deleted() || before.has_terminal_phase() && !pod.has_terminal_phase();
@@ -97,6 +97,11 @@ fn wish(observed: &mut Observed, pod: Arc<Pod>) {
     }
     if projection::shows_change(&observed.pod, &pod) {
         stale(observed);
+    }
+    let told = |pod: &Pod| (pod.metadata.labels.clone(), pod.metadata.annotations.clone());
+    if told(&observed.pod) != told(&pod) {
+        // A variable may come from there that was missing.
+        try_configs_again(observed, now);
     }
     let added = pod.roles().into_iter().filter(|(role, _)| *role == Role::Ephemeral);
     for (role, name) in added {
@@ -390,13 +395,19 @@ fn fail_refresh(observed: &mut Observed, now: Timestamp) {
 
 /// A failure for want of something waits no longer when there is news of that.
 fn sources_changed(observed: &mut Observed, now: Timestamp) {
-    let failures = observed.containers.iter_mut().filter_map(|record| record.failure.as_mut());
-    let of_config = failures.filter(|failure| failure.reason == Waiting::CreateContainerConfigError);
-    for failure in of_config.chain(observed.mount_failure.as_mut()) {
+    try_configs_again(observed, now);
+    if let Some(failure) = &mut observed.mount_failure {
         failure.backoff = Backoff { delay: SignedDuration::ZERO, updated_at: now };
     }
     observed.refresh_backoff = None;
     stale(observed);
+}
+
+fn try_configs_again(observed: &mut Observed, now: Timestamp) {
+    let failures = observed.containers.iter_mut().filter_map(|record| record.failure.as_mut());
+    for failure in failures.filter(|failure| failure.reason == Waiting::CreateContainerConfigError) {
+        failure.backoff = Backoff { delay: SignedDuration::ZERO, updated_at: now };
+    }
 }
 
 fn fail_delete(observed: &mut Observed, now: Timestamp) {

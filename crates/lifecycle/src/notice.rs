@@ -35,6 +35,12 @@ impl Notice {
         Self { container: container.map(str::to_owned), ..Self::of_pod(false, "Pulled", message) }
     }
 
+    /// A volume could not be made.
+    #[must_use]
+    pub fn failed_mount(message: String) -> Self {
+        Self::of_pod(true, "FailedMount", message)
+    }
+
     fn of_pod(is_warning: bool, reason: &str, message: String) -> Self {
         Self { is_warning, reason: reason.to_owned(), message, container: None }
     }
@@ -70,7 +76,7 @@ pub fn notices(observed: &Observed, event: &Event) -> Vec<Notice> {
         Event::Began(Action::Expire) => observed.eviction.as_ref().map(evicted).unwrap_or_default(),
         Event::Judged(admission) => judged(observed, admission),
         Event::MountFailed { message } | Event::RefreshFailed { message } => {
-            vec![Notice::of_pod(true, "FailedMount", message.clone())]
+            vec![Notice::failed_mount(message.clone())]
         }
         Event::PullSecretsMissing { names } => vec![Notice::of_pod(
             true,
@@ -94,6 +100,11 @@ pub fn notices(observed: &Observed, event: &Event) -> Vec<Notice> {
             Notice::normal(container, "Created", created(observed, container)),
             Notice::normal(container, "Started", "Container started"),
         ],
+        Event::StartFailed { reason: Waiting::ContainerCreating, message, .. } => vec![Notice::of_pod(
+            true,
+            "FailedCreatePodSandBox",
+            format!("Failed to create pod sandbox: {message}"),
+        )],
         Event::StartFailed { container, message, .. } => {
             vec![Notice::warning(container, "Failed", format!("Error: {message}"))]
         }

@@ -1,8 +1,10 @@
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
 
+use crate::environment::file_references;
 use crate::{PodIdentity, PodUid, RestartPolicy};
 
 /// Kubernetes' default for `terminationGracePeriodSeconds`.
@@ -39,6 +41,8 @@ pub trait Wish {
     fn roles(&self) -> Vec<(Role, &str)>;
     /// One of its containers, of whatever kind.
     fn container(&self, name: &str) -> Option<Cow<'_, Container>>;
+    /// The volumes that its containers mount or read variables from: a node makes these and no others.
+    fn used_volumes(&self) -> BTreeSet<String>;
     /// Where the pod declares a container, as Events name it: `spec.initContainers{name}`.
     fn field_path(&self, container: &str) -> String;
     /// Whether the object already shows that the pod has ended.
@@ -92,6 +96,11 @@ impl Wish for Pod {
         })
     }
 
+    fn used_volumes(&self) -> BTreeSet<String> {
+        let declared = self.roles().into_iter().filter_map(|(_, name)| self.container(name));
+        declared.flat_map(|container| volumes_of(&container)).collect()
+    }
+
     fn field_path(&self, container: &str) -> String {
         let list = match self.roles().into_iter().find(|(_, name)| *name == container) {
             Some((Role::Init | Role::Sidecar, _)) => "initContainers",
@@ -105,6 +114,11 @@ impl Wish for Pod {
         let phase = self.status.as_ref().and_then(|status| status.phase.as_deref());
         matches!(phase, Some("Succeeded" | "Failed"))
     }
+}
+
+fn volumes_of(container: &Container) -> Vec<String> {
+    let mounted = container.volume_mounts.iter().flatten().map(|mount| mount.name.clone());
+    mounted.chain(file_references(container).into_iter().map(|(volume, _)| volume)).collect()
 }
 
 fn init_containers(pod: &Pod) -> &[Container] {
@@ -147,6 +161,20 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn volumes_are_used_by_containers_of_any_kind_and_by_variables() {
+        let mounts = |name: &str| json!([{"name": name, "mountPath": "/v"}]);
+        let file = json!({"fileKeyRef": {"volumeName": "d", "path": "env", "key": "K"}});
+        let pod: Pod = serde_json::from_value(json!({"spec": {
+            "initContainers": [{"name": "first", "volumeMounts": mounts("a")}],
+            "containers": [{"name": "app", "volumeMounts": mounts("b"), "env": [{"name": "K", "valueFrom": file}]}],
+            "ephemeralContainers": [{"name": "debug", "volumeMounts": mounts("c")}],
+            "volumes": [{"name": "unused"}],
+        }}))
+        .unwrap();
+        assert_eq!(pod.used_volumes().into_iter().collect::<Vec<_>>(), ["a", "b", "c", "d"]);
+    }
 
     #[test]
     fn containers_of_all_kinds_are_found_by_name_in_their_order() {

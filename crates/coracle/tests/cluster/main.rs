@@ -8,6 +8,7 @@
 mod addresses;
 mod admission;
 mod care;
+mod conformance;
 mod controllers;
 mod deletion;
 mod deployments;

@@ -70,7 +70,7 @@ pub(crate) struct Context {
     pub(crate) services: Services,
     pub(crate) supplies: Supplies,
     /// The paths of this machine that pods may ask for.
-    pub(crate) host_paths: HostPaths,
+    pub(crate) host_paths: Arc<HostPaths>,
     pub(crate) naming: Naming,
     pub(crate) handlers: Handlers,
     pub(crate) shutdown_grace: ShutdownGrace,

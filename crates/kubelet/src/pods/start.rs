@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use coracle_lifecycle::reasons::Waiting;
 use coracle_lifecycle::{
-    Container, ContainerSpec, Event, ImageError, LocalImage, RootUser, StartError, Wish, ensure_non_root,
+    Container, ContainerSpec, Event, ImageError, LocalImage, Role, RootUser, StartError, Wish,
+    ensure_non_root,
 };
 use k8s_openapi::api::core::v1::Pod;
 use thiserror::Error;
@@ -13,8 +14,9 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::filesystem::{Furnishing, FurnishingError, LastWords};
 use super::spec::{ConfigError, Resolved};
+use super::volumes::MountError;
 use super::worker::Message;
-use super::{Context, disk, spec};
+use super::{Context, disk, spec, volumes};
 
 /// One run of a container that is to be started.
 pub(super) struct Run {
@@ -32,6 +34,8 @@ enum Failure {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
+    Volumes(#[from] MountError),
+    #[error(transparent)]
     User(#[from] RootUser),
     #[error("cannot make {path}: {source}")]
     Directory { path: PathBuf, source: io::Error },
@@ -47,6 +51,8 @@ impl Failure {
     fn reason(&self) -> Waiting {
         match self {
             Self::Start(error) => Waiting::from(error),
+            // What is wrong with the pod as a whole, before there is a container.
+            Self::Config(ConfigError::Name(_)) | Self::Volumes(_) => Waiting::ContainerCreating,
             Self::Config(_) | Self::User(_) => Waiting::CreateContainerConfigError,
             Self::Undeclared(_) | Self::Directory { .. } | Self::Furnishing(_) | Self::Image(_) => {
                 Waiting::CreateContainerError
@@ -97,6 +103,10 @@ async fn try_start(
     let attempt = run.attempt;
     let declared = pod.container(&run.container).ok_or_else(|| Failure::Undeclared(run.container.clone()))?;
     ensure_non_root(pod, &declared, &run.image)?;
+    if pod.roles().contains(&(Role::Ephemeral, &run.container)) {
+        // It may mount what nobody has mounted so far.
+        volumes::mount(context, pod).await?;
+    }
     let Resolved { mut spec, furnishing } = spec::resolve(context, pod, &declared, run).await?;
     make_directories(context, &spec, attempt).await?;
     context.images.root_file_system(&spec.image, &spec.root).await?;

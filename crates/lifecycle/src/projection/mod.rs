@@ -66,6 +66,9 @@ pub enum ProjectionError {
     /// A field of the pod that cannot be projected.
     #[error(transparent)]
     Downward(#[from] DownwardError),
+    /// More than one thing is wrong.
+    #[error("[{}]", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    Several(Vec<ProjectionError>),
     /// A kind of source that this version does not do yet.
     #[error("projected source {0} is not supported by this node yet")]
     UnsupportedSource(&'static str),
@@ -102,9 +105,18 @@ pub fn files(facts: &Facts, volume: &Volume, fetched: &Fetched) -> Option<Result
         trust_bundles: fetched.trust_bundles.iter(),
         files: Files::new(),
     };
-    for part in &parts {
-        if let Err(error) = projection.add(part) {
-            return Some(Err(error));
+    let mut errors = Vec::new();
+    for error in parts.iter().filter_map(|part| projection.add(part).err()) {
+        if !errors.contains(&error) {
+            errors.push(error);
+        }
+    }
+    match errors.pop() {
+        None => {}
+        Some(error) if errors.is_empty() => return Some(Err(error)),
+        Some(last) => {
+            errors.push(last);
+            return Some(Err(ProjectionError::Several(errors)));
         }
     }
     let mut files = projection.files;

@@ -130,7 +130,7 @@ impl Scene {
             node: self.node.subscribe(),
             services,
             supplies: Supplies::new(api.clone()),
-            host_paths: HostPaths::new(&[self.layout.root().join("host")], &[self.layout.pods()]),
+            host_paths: Arc::new(HostPaths::new(&[self.layout.root().join("host")], &[self.layout.pods()])),
             naming: Naming {
                 node: NODE.to_owned(),
                 cluster_dns: vec!["10.96.0.10".parse().unwrap()],

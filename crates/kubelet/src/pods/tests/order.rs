@@ -128,6 +128,7 @@ async fn a_mount_that_hangs_does_not_hold_up_a_deletion() {
     with_volume["spec"]["volumes"] = json!([{ "name": "v", "projected": { "sources": [
         { "configMap": { "name": "kube-root-ca.crt" } }
     ] } }]);
+    with_volume["spec"]["containers"][0]["volumeMounts"] = json!([{ "name": "v", "mountPath": "/v" }]);
     scene.api.fault(CONFIG_MAP, Fault::Hang);
     let uid = scene.create("p", with_volume);
     scene.api_shows("a mount", |state| (state.called(CONFIG_MAP).len() == 1).then_some(())).await;

@@ -46,16 +46,13 @@ async fn a_volume_waits_for_its_config_map() {
 #[tokio::test(start_paused = true)]
 async fn a_volume_of_an_unknown_kind_is_named() {
     let scene = Scene::new().await;
-    let mut with_volume = pod("Always", "app");
-    with_volume["spec"]["volumes"] = json!([{ "name": "v", "nfs": { "server": "s", "path": "/" } }]);
-    scene.create("p", with_volume);
+    let nfs = || json!({ "nfs": { "server": "s", "path": "/" } });
+    scene.create("p", with_volume(nfs()));
     let message = scene.event("FailedMount").await;
     assert!(message.contains("\"v\"") && message.contains("nfs"), "{message}");
     assert!(scene.runtime.state.borrow().runs.is_empty());
     let certificate = json!([{ "podCertificate": { "keyType": "ED25519", "signerName": "example.com/s" } }]);
-    let mut projected = pod("Always", "app");
-    projected["spec"]["volumes"] = json!([{ "name": "w", "projected": { "sources": certificate } }]);
-    scene.create("r", projected);
+    scene.create("r", with_volume(json!({ "projected": { "sources": certificate } })));
     let is_named = |state: &State| {
         let mut messages = state.events.values().filter_map(|event| event["message"].as_str());
         messages
@@ -63,8 +60,32 @@ async fn a_volume_of_an_unknown_kind_is_named() {
             .then_some(())
     };
     scene.api_shows("the kind of the source", is_named).await;
-    scene.create("q", pod("Always", "app"));
+    let mut unused = with_volume(nfs());
+    unused["spec"]["containers"][0]["volumeMounts"] = json!([]);
+    scene.create("q", unused);
     scene.phase("q", "Running").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_several_volumes_that_cannot_be_made_each_is_named() {
+    let scene = Scene::new().await;
+    let mut two = with_volume(json!({ "secret": { "secretName": "one" } }));
+    let both = json!([{ "secret": { "name": "two" } }, { "configMap": { "name": "three" } }]);
+    let other = json!({ "name": "w", "projected": { "sources": both } });
+    two["spec"]["volumes"].as_array_mut().unwrap().push(other);
+    let mounts = two["spec"]["containers"][0]["volumeMounts"].as_array_mut().unwrap();
+    mounts.push(json!({ "name": "w", "mountPath": "/w" }));
+    scene.create("p", two);
+    for message in [
+        "MountVolume.SetUp failed for volume \"v\" : secret \"one\" not found",
+        "MountVolume.SetUp failed for volume \"w\" : [secret \"two\" not found, configmap \"three\" not found]",
+    ] {
+        let is_told = |state: &State| {
+            let mut events = state.events.values();
+            events.any(|event| event["message"] == message).then_some(())
+        };
+        scene.api_shows(message, is_told).await;
+    }
 }
 
 const SETTINGS: &str = "/api/v1/namespaces/default/configmaps/settings";

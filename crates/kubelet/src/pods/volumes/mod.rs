@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use coracle_lifecycle::projection::{self, ProjectionError};
-use coracle_lifecycle::{PodUid, Wish};
+use coracle_lifecycle::{Notice, PodUid, Wish};
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Pod, Volume};
 use thiserror::Error;
@@ -66,36 +66,44 @@ pub(super) enum UnknownVolume {
     HostPath(#[from] HostPathError),
 }
 
-/// Makes all volumes of a pod; what is there already is made anew.
-pub(super) async fn mount(context: &Arc<Context>, pod: &Pod) -> Result<(), MountError> {
-    make(context, pod, volumes(pod)).await
+/// Makes all volumes of a pod that are used; what is there already is made anew.
+///
+/// # Errors
+/// The first that failed. Of the others people are told.
+pub(super) async fn mount(context: &Context, pod: &Pod) -> Result<(), MountError> {
+    make(context, pod, |_| true).await
 }
 
 /// Makes the files of those volumes anew that hold Kubernetes' own content.
-pub(super) async fn refresh(context: &Arc<Context>, pod: &Pod) -> Result<(), MountError> {
-    make(context, pod, volumes(pod).filter(|volume| projection::is_content(volume))).await
+///
+/// # Errors
+/// As [`mount`].
+pub(super) async fn refresh(context: &Context, pod: &Pod) -> Result<(), MountError> {
+    make(context, pod, projection::is_content).await
 }
 
-/// All are begun at once; of several that fail, the first is told.
-async fn make<'a>(
-    context: &Arc<Context>,
-    pod: &Pod,
-    volumes: impl Iterator<Item = &'a Volume>,
-) -> Result<(), MountError> {
-    let made = volumes.map(async |volume| {
+/// All are begun at once.
+async fn make(context: &Context, pod: &Pod, is_wanted: impl Fn(&Volume) -> bool) -> Result<(), MountError> {
+    let used = pod.used_volumes();
+    let wanted = volumes(pod).filter(|volume| used.contains(&volume.name) && is_wanted(volume));
+    let made = wanted.map(async |volume| {
         let made = make_one(context, pod, volume).await;
         made.map_err(|cause| MountError { volume: volume.name.clone(), cause })
     });
-    join_all(made).await.into_iter().collect()
+    let mut failed = join_all(made).await.into_iter().filter_map(Result::err);
+    let first = failed.next();
+    for other in failed {
+        context.recorder.pod(pod, Notice::failed_mount(other.to_string()));
+    }
+    first.map_or(Ok(()), Err)
 }
 
-async fn make_one(context: &Arc<Context>, pod: &Pod, volume: &Volume) -> Result<(), Cause> {
+async fn make_one(context: &Context, pod: &Pod, volume: &Volume) -> Result<(), Cause> {
     if projection::is_content(volume) {
         content::make(context, pod, volume).await
     } else if volume.host_path.is_some() {
-        let (context, volume) = (Arc::clone(context), volume.clone());
-        let found =
-            disk::off_thread(move || Ok(volume.host_path.as_ref().map(|path| context.host_paths.find(path))));
+        let (paths, volume) = (Arc::clone(&context.host_paths), volume.clone());
+        let found = disk::off_thread(move || Ok(volume.host_path.as_ref().map(|path| paths.find(path))));
         Ok(found.await?.transpose().map(drop)?)
     } else if volume.image.is_some() {
         // It comes with the image of the first container that mounts it.
