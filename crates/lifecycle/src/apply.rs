@@ -16,6 +16,9 @@ use crate::{
 
 /// Folds what happened at `now` into what is known: the only function that changes an [`Observed`].
 pub fn apply(observed: &mut Observed, event: Event, now: Timestamp) {
+    if let Event::ClockSet(by) = event {
+        move_ends(observed, by);
+    }
     keep_graces(observed, now);
     match event {
         Event::Wished(pod) => wish(observed, pod, now),
@@ -35,7 +38,8 @@ pub fn apply(observed: &mut Observed, event: Event, now: Timestamp) {
         Event::Deleted => observed.deletion = Deletion::Done,
         Event::DeleteFailed => fail_delete(observed, now),
         Event::Woke => show_waits(observed, now),
-        Event::PullBegan { .. }
+        Event::ClockSet(_)
+        | Event::PullBegan { .. }
         | Event::PullSecretsMissing { .. }
         | Event::Pulled { .. }
         | Event::HookFellBack { .. }
@@ -63,7 +67,23 @@ pub fn apply(observed: &mut Observed, event: Event, now: Timestamp) {
     }
 }
 
-/// A clock that was set back gives nobody more time: what is to end has no longer than its grace, from now on.
+/// A clock that was set neither gives nor takes time: what is to end has as much as it had.
+fn move_ends(observed: &mut Observed, by: SignedDuration) {
+    let moved = |time: Timestamp| {
+        let end = if by.is_negative() { Timestamp::MIN } else { Timestamp::MAX };
+        time.checked_add(by).unwrap_or(end)
+    };
+    for record in &mut observed.containers {
+        if let Some(ending) = &mut record.course.ending {
+            ending.deadline = moved(ending.deadline);
+        }
+        if let ContainerState::Stopping { until, .. } = &mut record.state {
+            *until = moved(*until);
+        }
+    }
+}
+
+/// A clock that was set back gives nobody more time, though nobody has told: what is to end has no longer than its grace, from now on.
 fn keep_graces(observed: &mut Observed, now: Timestamp) {
     for record in &mut observed.containers {
         let Some(ending) = &mut record.course.ending else { continue };

@@ -2,7 +2,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::reasons::Waiting;
@@ -237,6 +237,8 @@ pub enum Event {
     DeleteFailed,
     /// A time came that [`crate::plan()`] asked to be woken at.
     Woke,
+    /// The machine's clock was set, by so much: no more time has passed than before.
+    ClockSet(SignedDuration),
 }
 
 /// What one try of a probe came to, when it is worth a word.

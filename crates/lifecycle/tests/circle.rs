@@ -14,6 +14,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         20 => (any::<u8>(), any::<u8>()).prop_map(|(which, how)| Move::Finish { which, how }),
         4 => (0..400_000_u32).prop_map(Move::Wait),
         1 => (0..10_000_u32).prop_map(Move::SetBack),
+        1 => (-10_000..10_000_i32).prop_map(Move::SetClock),
         8 => Just(Move::Wake),
         6 => Just(Move::Publish),
         4 => Just(Move::Echo),

@@ -79,6 +79,7 @@ pub(crate) struct Worker {
     farewell: Option<Timestamp>,
     /// When it came to the node, until it runs.
     arrived: Option<Instant>,
+    watch: clock::Watch,
 }
 
 impl Worker {
@@ -119,6 +120,7 @@ impl Worker {
             forgotten: false,
             farewell: None,
             arrived: None,
+            watch: clock::Watch::new(),
         };
         worker.arrived = (!worker.is_running()).then(Instant::now);
         let uid = worker.identity.uid.clone();
@@ -227,6 +229,10 @@ impl Worker {
 
     /// Folds an event in and tells people of it.
     pub(super) fn happen(&mut self, event: Event) {
+        if let Some(by) = self.watch.leap() {
+            debug!(pod = %self.identity.name, namespace = %self.identity.namespace, ?by, "the clock was set");
+            apply(&mut self.observed, Event::ClockSet(by), clock::now());
+        }
         match &event {
             Event::Fetched { container, .. } | Event::FetchFailed { container, .. } => {
                 self.works.remove(&Work::Fetch(container.clone()));

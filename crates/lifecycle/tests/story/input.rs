@@ -148,6 +148,10 @@ pub(super) enum Happening {
     Deleted {},
     DeleteFailed {},
     Woke {},
+    /// The clock was set by so many seconds: `at` is the time it shows now.
+    ClockSet {
+        seconds: i64,
+    },
     #[serde(rename_all = "camelCase")]
     Recover {
         #[serde(default)]
@@ -229,6 +233,7 @@ impl Happening {
             Self::Deleted {} => Event::Deleted,
             Self::DeleteFailed {} => Event::DeleteFailed,
             Self::Woke {} => Event::Woke,
+            Self::ClockSet { seconds } => Event::ClockSet(SignedDuration::from_secs(seconds)),
             Self::Present { .. } | Self::Pulled { .. } | Self::Recover { .. } => {
                 unreachable!("it is not one event")
             }

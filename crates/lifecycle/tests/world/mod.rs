@@ -51,6 +51,8 @@ pub(crate) enum Move {
     Wait(u32),
     /// The clock is set back by so many seconds.
     SetBack(u32),
+    /// The clock is set by so many seconds, and somebody tells.
+    SetClock(i32),
     /// The time comes that the plan waits for.
     Wake,
     /// The API server takes the newest status.
@@ -164,6 +166,11 @@ impl World {
                 }
             }
             Move::SetBack(seconds) => self.now -= SignedDuration::from_secs(seconds.into()),
+            Move::SetClock(seconds) => {
+                let by = SignedDuration::from_secs(seconds.into());
+                self.now += by;
+                self.happen(Event::ClockSet(by));
+            }
             Move::Wake => {
                 if let Some(wake) = self.wake {
                     self.now = self.now.max(wake);
