@@ -43,6 +43,7 @@ struct Options {
     node_cidr_mask_size: u8,
     limits: Limits,
     trust_bundles: bool,
+    stop_signals: bool,
 }
 
 /// Choices for a cluster to be started; see [`Cluster::builder`].
@@ -66,6 +67,12 @@ impl ClusterBuilder {
     /// Has the API server serve `clustertrustbundles` of `certificates.k8s.io/v1beta1`, and nodes read them.
     pub fn trust_bundles(mut self) -> Self {
         self.0.trust_bundles = true;
+        self
+    }
+
+    /// Has the API server keep `lifecycle.stopSignal` of containers, which is alpha in 1.36: others lose it.
+    pub fn stop_signals(mut self) -> Self {
+        self.0.stop_signals = true;
         self
     }
 
@@ -108,7 +115,12 @@ impl Cluster {
 
     /// A cluster with other choices than those of [`Cluster::start`].
     pub fn builder() -> ClusterBuilder {
-        ClusterBuilder(Options { node_cidr_mask_size: 24, limits: Limits::Default, trust_bundles: false })
+        ClusterBuilder(Options {
+            node_cidr_mask_size: 24,
+            limits: Limits::Default,
+            trust_bundles: false,
+            stop_signals: false,
+        })
     }
 
     /// The cluster that the tests of one test binary share: the first one starts it, and it ends with the process.

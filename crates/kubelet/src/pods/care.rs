@@ -32,6 +32,7 @@ impl Worker {
             handler: Handler::of_probe(probe, &declared, self.address()),
             handle: self.handles.get(name).cloned(),
             due: instant(due),
+            follows: kind != ProbeKind::Startup && declared.startup_probe.is_some(),
             ready: record.course.ready,
         })
     }

@@ -21,6 +21,8 @@ pub(super) struct Probing {
     pub(super) handle: Handle,
     /// When it may be tried for the first time.
     pub(super) due: Instant,
+    /// It waited for a startup probe, and waits for nothing else.
+    pub(super) follows: bool,
     /// What is known of the run's readiness so far.
     pub(super) ready: bool,
 }
@@ -45,9 +47,9 @@ impl Probing {
     }
 
     /// When the first try is. All pods of an agent that has just begun are probed from now on: these begin spread over
-    /// the period.
+    /// the period, but for what a startup probe has held up.
     fn first(&self, began: Instant) -> Instant {
-        if began.elapsed() < self.schedule.period {
+        if !self.follows && began.elapsed() < self.schedule.period {
             return self.due + self.schedule.period.mul_f64(fastrand::f64());
         }
         self.due

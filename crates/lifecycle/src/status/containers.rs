@@ -41,6 +41,9 @@ fn container_status(observed: &Observed, container: &ContainerRecord) -> Contain
         image_id: ran.map(|image| image.repo_digest.clone()).unwrap_or_default(),
         container_id: container.has_run().then(|| id(observed, container, container.restart_count())),
         volume_mounts: declared.and_then(volume_mounts),
+        stop_signal: declared
+            .and_then(|declared| declared.lifecycle.as_ref())
+            .and_then(|lifecycle| lifecycle.stop_signal.clone()),
         resources: declared.and_then(|declared| declared.resources.clone()),
         allocated_resources: declared
             .and_then(|declared| declared.resources.as_ref())

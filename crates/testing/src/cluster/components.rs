@@ -53,6 +53,9 @@ pub(super) fn api_server(ports: Ports, keys: &Credentials, options: Options, ser
         format!("--service-cluster-ip-range={services}"),
         "--endpoint-reconciler-type=none".into(),
     ];
+    if options.stop_signals {
+        arguments.push("--feature-gates=ContainerStopSignals=true".into());
+    }
     if options.trust_bundles {
         arguments.push("--feature-gates=ClusterTrustBundle=true,ClusterTrustBundleProjection=true".into());
         arguments.push("--runtime-config=certificates.k8s.io/v1beta1/clustertrustbundles=true".into());
