@@ -427,3 +427,66 @@ async fn containers_share_a_volume_each_with_its_own_rights() {
         assert!(log.contains(&format!("{command}: error: ")), "{log}");
     }
 }
+
+/// `[NodeConformance]` `KubeletManagedEtcHosts` and DNS: whose file is whose, and exactly what is in it.
+#[tokio::test]
+async fn names_are_kept_by_the_node_unless_the_pod_brings_its_own() {
+    let scene = Scene::new("etc-files").await.unwrap();
+    config_map(&scene, "own", json!({"hosts": "127.0.0.1 mine"})).await;
+    let commands = ["read /etc/hosts", "read /etc/resolv.conf", "append /etc/hosts x", "write /etc/new x"];
+    let mut plain = spec(json!([{"name": "own", "configMap": {"name": "own"}}]), json!([]), &commands).await;
+    plain["dnsPolicy"] = "None".into();
+    plain["dnsConfig"] = json!({
+        "nameservers": ["192.0.2.1"], "searches": ["resolv.conf.local"],
+        "options": [{"name": "ndots", "value": "2"}, {"name": "debug"}],
+    });
+    let mut brings = plain["containers"][0].clone();
+    brings["name"] = "brings".into();
+    brings["volumeMounts"] = json!([{"name": "own", "mountPath": "/etc/hosts", "subPath": "hosts"}]);
+    plain["containers"].as_array_mut().unwrap().push(brings);
+    scene.run_until("plain", plain, states::has_ended).await.unwrap();
+    let log = scene.logs("plain", &["--container=app"]).await.unwrap();
+    assert!(log.starts_with("read /etc/hosts: # Kubernetes-managed hosts file.\n"), "{log}");
+    let resolv =
+        "read /etc/resolv.conf: search resolv.conf.local\nnameserver 192.0.2.1\noptions ndots:2 debug\n";
+    assert!(log.contains(resolv), "{log}");
+    assert!(log.contains("append /etc/hosts x: ok\nwrite /etc/new x: ok\n"), "{log}");
+    let log = scene.logs("plain", &["--container=brings"]).await.unwrap();
+    assert!(log.starts_with("read /etc/hosts: 127.0.0.1 mine\n"), "{log}");
+
+    let mut host = spec(json!([]), json!([]), &["read /etc/hosts"]).await;
+    host["hostNetwork"] = true.into();
+    host["hostAliases"] = json!([{"ip": "192.0.2.7", "hostnames": ["foo", "bar"]}]);
+    scene.run_until("host", host, states::has_ended).await.unwrap();
+    let log = scene.logs("host", &[]).await.unwrap();
+    assert!(log.starts_with("read /etc/hosts: # Kubernetes-managed hosts file (host network).\n"), "{log}");
+    assert!(log.ends_with("\n# Entries added by HostAliases.\n192.0.2.7\tfoo\tbar\n"), "{log}");
+}
+
+/// `[NodeConformance]` Secrets and `ConfigMap` "should be consumable via the environment", with prefixes, keys that no shell
+/// knows, what is optional, and which of two wins.
+#[tokio::test]
+async fn whole_objects_are_variables_in_their_order() {
+    let scene = Scene::new("env-from").await.unwrap();
+    config_map(&scene, "map", json!({"data-1": "map", "both": "map", "a.b": "dots"})).await;
+    secret(&scene, "keys", json!({"data-1": "secret", "both": "secret"})).await;
+    let mut pod =
+        spec(json!([]), json!([]), &["read /$(p-data-1)/$(data-1)/$(both)/$(a.b)/$(LAST)/$(gone)"]).await;
+    pod["containers"][0]["envFrom"] = json!([
+        {"configMapRef": {"name": "map"}}, {"prefix": "p-", "secretRef": {"name": "keys"}},
+        {"secretRef": {"name": "keys"}}, {"configMapRef": {"name": "gone", "optional": true}},
+    ]);
+    pod["containers"][0]["env"] = json!([
+        {"name": "LAST", "value": "$(both)"}, {"name": "both", "value": "own"},
+        {"name": "gone", "valueFrom": {"configMapKeyRef": {"name": "map", "key": "gone", "optional": true}}},
+    ]);
+    let found = ran(&scene, "p", pod.clone()).await;
+    let (command, _) = found.iter().next().unwrap();
+    assert_eq!(command, "read /secret/secret/own/dots/secret/$(gone)");
+    pod["containers"][0]["envFrom"][3]["configMapRef"]["optional"] = false.into();
+    let waits = |pod: &Pod| states::waiting_reason(pod) == "CreateContainerConfigError";
+    let pod = scene.run_until("lacks", pod, waits).await.unwrap();
+    assert_eq!(states::waiting(&pod).unwrap().message.as_deref(), Some("configmap \"gone\" not found"));
+    config_map(&scene, "gone", json!({"late": "x"})).await;
+    scene.pod("lacks", states::has_ended).await.unwrap();
+}

@@ -1,10 +1,16 @@
 //! An agent that is killed, and started again.
 
-use k8s_openapi::api::core::v1::Pod;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::ResourceExt;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
 
 use crate::scene::Scene;
-use crate::{guests, manifests, states, until};
+use crate::{files, guests, manifests, states, until};
 
 #[tokio::test]
 async fn a_killed_agent_takes_up_where_it_was() {
@@ -85,4 +91,48 @@ async fn pods_deleted_while_the_agent_was_away_are_gone_after_it_is_back() {
     }
     let next = scene.run_until("next", manifests::app("Always", &image, &[]), states::is_running);
     assert_eq!(states::restarts(&next.await.unwrap()), 0);
+}
+
+const KEYS: usize = 20;
+
+fn generation(number: u64) -> BTreeMap<String, String> {
+    (0..KEYS).map(|key| (format!("key-{key}"), format!("generation {number}"))).collect()
+}
+
+/// The texts that one who opens the files of a volume now reads.
+fn read(volume: &Path) -> BTreeSet<String> {
+    let payload = volume.join("..data").canonicalize().unwrap();
+    (0..KEYS).map(|key| std::fs::read_to_string(payload.join(format!("key-{key}"))).unwrap()).collect()
+}
+
+/// Between which two calls of the system's it was killed, nobody knows; the writer's own tests try them all.
+#[tokio::test]
+async fn a_volume_is_whole_whenever_the_agent_is_killed() {
+    let mut scene = Scene::new("killed-writes").await.unwrap();
+    let settings = json!({"metadata": {"name": "settings"}, "data": generation(0)});
+    scene.create::<ConfigMap>(settings).await.unwrap();
+    let volumes = json!([{"name": "v", "configMap": {"name": "settings"}}]);
+    let mounts = json!([{"name": "v", "mountPath": "/v"}]);
+    let mut spec = files::spec(volumes, mounts, &["sleep 600"]).await;
+    spec["restartPolicy"] = "Always".into();
+    let pod = scene.run_until("p", spec, states::is_running).await.unwrap();
+    let volume = scene.pod_directory(&pod).join("volumes/kubernetes.io~configmap/v");
+    let mut number = 0;
+    for kill in 0..10 {
+        for _ in 0..5 {
+            number += 1;
+            let next = Patch::Merge(json!({"data": generation(number)}));
+            scene.api::<ConfigMap>().patch("settings", &PatchParams::default(), &next).await.unwrap();
+        }
+        // Not for anything to happen, but to be in the midst of what happens.
+        tokio::time::sleep(Duration::from_millis(kill)).await;
+        scene.node.kill().await.unwrap();
+        let seen = read(&volume);
+        assert_eq!(seen.len(), 1, "{seen:?}");
+        scene.node.restart().await.unwrap();
+    }
+    let last = format!("generation {number}");
+    until::so("the last generation", || read(&volume).into_iter().eq([last.clone()])).await.unwrap();
+    let entries = || std::fs::read_dir(&volume).unwrap().count();
+    until::so("nothing else is left", || entries() == KEYS + 2).await.unwrap();
 }

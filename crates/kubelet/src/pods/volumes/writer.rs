@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, Permissions};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
@@ -49,8 +49,9 @@ impl<'a> Writer<'a> {
         for (path, file) in files {
             let path = self.directory.join(&payload).join(path);
             self.make_parents(&path)?;
-            self.step(|| fs::write(&path, &file.content))?;
-            self.step(|| fs::set_permissions(&path, Permissions::from_mode(file.mode)))?;
+            let mut written = self.step(|| fs::File::create_new(&path))?;
+            self.step(|| written.write_all(&file.content))?;
+            self.step(|| written.set_permissions(Permissions::from_mode(file.mode)))?;
             self.give(&path)?;
         }
         let next = self.directory.join(NEXT);
@@ -121,11 +122,18 @@ impl<'a> Writer<'a> {
             let is_payload = name.to_str().is_some_and(|name| name.starts_with("..") && name != CURRENT);
             let path = self.directory.join(&name);
             if is_payload && name != payload.as_os_str() {
-                let is_directory = fs::symlink_metadata(&path)?.is_dir();
-                self.step(|| if is_directory { fs::remove_dir_all(path) } else { fs::remove_file(path) })?;
+                self.remove(&path)?;
             }
         }
         Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        if !fs::symlink_metadata(path)?.is_dir() {
+            return self.step(|| fs::remove_file(path));
+        }
+        names(path)?.iter().try_for_each(|name| self.remove(&path.join(name)))?;
+        self.step(|| fs::remove_dir(path))
     }
 
     fn step<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
