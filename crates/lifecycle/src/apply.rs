@@ -233,6 +233,7 @@ fn begin_start(observed: &mut Observed, container: &str, attempt: u32, now: Time
                 record.backoff = Some(Backoff::next(CONTAINER, record.backoff, exit.finished_at, now));
             }
             record.last = Some(exit.clone());
+            record.anew = false;
         }
         record.interrupted = false;
         record.renewed = false;
@@ -262,6 +263,7 @@ fn reset(observed: &mut Observed, now: Timestamp) {
         record.state = ContainerState::Waiting;
         record.interrupted = false;
         record.renewed = false;
+        record.anew = true;
     }
 }
 

@@ -65,6 +65,9 @@ pub struct ContainerCheckpoint {
     /// Whether it was ended so that one of another image takes its place.
     #[serde(default)]
     pub renewed: bool,
+    /// Whether it was put back to its beginning with all others, and no run of it has ended since.
+    #[serde(default)]
+    pub anew: bool,
 }
 
 /// What of a pod must survive the agent, as of now.
@@ -102,6 +105,7 @@ impl ContainerCheckpoint {
             started: container.course.started,
             ready: container.course.ready,
             renewed: container.renewed,
+            anew: container.anew,
         }
     }
 }
@@ -162,6 +166,7 @@ fn restore(
     container.backoff = written.backoff;
     container.ran = written.ran;
     container.renewed = written.renewed;
+    container.anew = written.anew;
     container.state = match (written.exit, known) {
         (Some(exit), _) => ContainerState::Terminated(exit),
         (None, _) if !written.begun => ContainerState::Waiting,
@@ -208,6 +213,7 @@ fn reported_container(pod: &Pod, name: &str) -> Option<ContainerCheckpoint> {
         started: status.started == Some(true),
         ready: status.ready,
         renewed: false,
+        anew: false,
     })
 }
 

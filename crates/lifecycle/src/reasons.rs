@@ -11,6 +11,8 @@ pub enum Waiting {
     PodInitializing,
     /// It is started again when its back-off is over.
     CrashLoopBackOff,
+    /// All containers of the pod begin anew.
+    RestartingAllContainers,
     /// What the pod asks for cannot be put together.
     CreateContainerConfigError,
     /// The image cannot be made ready, or the container cannot be created.
@@ -39,6 +41,7 @@ impl Waiting {
             Self::ContainerCreating => "ContainerCreating",
             Self::PodInitializing => "PodInitializing",
             Self::CrashLoopBackOff => "CrashLoopBackOff",
+            Self::RestartingAllContainers => RESTARTING_ALL_CONTAINERS,
             Self::CreateContainerConfigError => "CreateContainerConfigError",
             Self::CreateContainerError => "CreateContainerError",
             Self::RunContainerError => "RunContainerError",
@@ -108,6 +111,10 @@ pub fn terminated(cause: Cause) -> &'static str {
     }
 }
 
+/// A container that was put back to its beginning with all others of its pod, while it waits and as its last state.
+pub const RESTARTING_ALL_CONTAINERS: &str = "RestartingAllContainers";
+/// The message that goes with [`RESTARTING_ALL_CONTAINERS`].
+pub const ANEW_MESSAGE: &str = "The container is removed because RestartAllContainers in place";
 /// A container that ran and of whose end nothing is known.
 pub const CONTAINER_STATUS_UNKNOWN: &str = "ContainerStatusUnknown";
 /// The message that goes with [`CONTAINER_STATUS_UNKNOWN`].

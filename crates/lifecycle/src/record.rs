@@ -31,6 +31,9 @@ pub struct ContainerRecord {
     pub interrupted: bool,
     /// The latest run was ended so that one of another image takes its place, whatever the policies say.
     pub renewed: bool,
+    /// All containers of its pod were put back to their beginning, and none of its runs has ended since: how the run before
+    /// ended is told as that.
+    pub anew: bool,
     /// The image for the next start.
     pub image: ImageState,
     /// What that image holds, as the runtime says; empty as long as nothing is known.
@@ -202,6 +205,7 @@ impl ContainerRecord {
             backoff: None,
             interrupted: false,
             renewed: false,
+            anew: false,
             image: ImageState::Unknown,
             kind: ImageKind::default(),
             misfetched: false,
@@ -210,11 +214,13 @@ impl ContainerRecord {
         }
     }
 
-    /// The number of the latest run that the runtime took: what `restartCount` shows.
+    /// The number of the latest run that the runtime took, or will as all begin anew: what `restartCount` shows.
     #[must_use]
     pub fn restart_count(&self) -> u32 {
         match self.state {
-            ContainerState::Waiting | ContainerState::Starting => self.attempt.saturating_sub(1),
+            ContainerState::Waiting | ContainerState::Starting if !self.anew => {
+                self.attempt.saturating_sub(1)
+            }
             _ => self.attempt,
         }
     }

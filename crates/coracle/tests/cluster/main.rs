@@ -33,6 +33,7 @@ mod images;
 mod jobs;
 mod join;
 mod killed;
+mod lives;
 mod logs;
 mod manifests;
 mod mounts;

@@ -139,7 +139,13 @@ async fn containers_have_policies_and_rules_of_their_own() {
             .iter()
             .all(|name| status(pod, name).is_some_and(|status| status.restart_count >= 1))
     };
-    scene.run_until("all", spec, anew).await.unwrap();
+    let pod = scene.run_until("all", spec, anew).await.unwrap();
+    let last = status(&pod, "first").unwrap().last_state.as_ref().unwrap().terminated.as_ref().unwrap();
+    assert_eq!((last.exit_code, last.reason.as_deref()), (137, Some("RestartingAllContainers")));
+    assert_eq!(
+        last.message.as_deref(),
+        Some("The container is removed because RestartAllContainers in place")
+    );
 }
 
 #[tokio::test]

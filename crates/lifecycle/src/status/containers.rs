@@ -39,7 +39,7 @@ fn container_status(observed: &Observed, container: &ContainerRecord) -> Contain
         restart_count: i32::try_from(container.restart_count()).unwrap_or(i32::MAX),
         image: image(ran, declared),
         image_id: ran.map(|image| image.repo_digest.clone()).unwrap_or_default(),
-        container_id: container.has_run().then(|| id(observed, container, container.restart_count())),
+        container_id: container.has_run().then(|| id(observed, container, latest(container))),
         volume_mounts: declared.and_then(volume_mounts),
         stop_signal: declared
             .and_then(|declared| declared.lifecycle.as_ref())
@@ -49,6 +49,14 @@ fn container_status(observed: &Observed, container: &ContainerRecord) -> Contain
             .and_then(|declared| declared.resources.as_ref())
             .and_then(|resources| resources.requests.clone()),
         ..ContainerStatus::default()
+    }
+}
+
+/// The number of the latest run that the runtime took.
+fn latest(container: &ContainerRecord) -> u32 {
+    match container.state {
+        ContainerState::Waiting | ContainerState::Starting => container.attempt.saturating_sub(1),
+        _ => container.attempt,
     }
 }
 
@@ -82,7 +90,11 @@ fn id(observed: &Observed, container: &ContainerRecord, attempt: u32) -> String 
 fn states(observed: &Observed, container: &ContainerRecord) -> (ApiState, Option<ApiState>) {
     let attempt = container.attempt;
     let last = || {
-        container.last.as_ref().map(|exit| terminated(observed, container, attempt.saturating_sub(1), exit))
+        let told = |exit| match container.anew {
+            true => removed(reasons::RESTARTING_ALL_CONTAINERS, reasons::ANEW_MESSAGE),
+            false => terminated(observed, container, attempt.saturating_sub(1), exit),
+        };
+        container.last.as_ref().map(told)
     };
     match &container.state {
         // As if its start was still under way: https://kubernetes.io/docs/concepts/containers/container-lifecycle-hooks/
@@ -151,6 +163,9 @@ fn waiting(observed: &Observed, container: &ContainerRecord) -> ApiState {
             waits(Waiting::ImagePullBackOff, Some(message))
         }
         Some(failure) => waits(failure.reason, Some(failure.message.clone())),
+        None if container.anew => {
+            waits(Waiting::RestartingAllContainers, Some(reasons::ANEW_MESSAGE.to_owned()))
+        }
         None => waits(beginning(observed), None),
     }
 }
@@ -191,10 +206,15 @@ fn never_ran(observed: &Observed, container: &ContainerRecord) -> ApiState {
     if !had_its_turn(observed, container) {
         return waits(beginning(observed), None);
     }
+    removed(reasons::CONTAINER_STATUS_UNKNOWN, reasons::LOST_MESSAGE)
+}
+
+/// A container that is not there, and nobody tells any more how it ended.
+fn removed(reason: &str, message: &str) -> ApiState {
     let terminated = ContainerStateTerminated {
         exit_code: Cause::Lost.exit_code(),
-        reason: Some(reasons::CONTAINER_STATUS_UNKNOWN.to_owned()),
-        message: Some(reasons::LOST_MESSAGE.to_owned()),
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
         ..ContainerStateTerminated::default()
     };
     ApiState { terminated: Some(terminated), ..ApiState::default() }
