@@ -70,7 +70,7 @@ async fn a_deadline_ends_what_has_not_begun() {
     let pod = scene.run_until("late", spec, states::has_ended).await.unwrap();
     let reason = pod.status.as_ref().unwrap().reason.as_deref();
     assert_eq!((states::phase(&pod), reason), ("Failed", Some("DeadlineExceeded")));
-    scene.event("late", "BackOff", "Back-off pulling image").await.unwrap();
+    scene.event("late", "DeadlineExceeded", "Pod was active").await.unwrap();
     scene.delete("late", None).await.unwrap();
     scene.gone("late").await.unwrap();
 }
