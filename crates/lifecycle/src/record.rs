@@ -10,6 +10,7 @@ use crate::{Exit, Failure, ImageKind, LocalImage, ProbeKind, Role};
 const WINDOW: Duration = Duration::from_secs(2);
 
 /// One container of a pod and its latest run.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug, PartialEq)]
 pub struct ContainerRecord {
     /// The container's name.

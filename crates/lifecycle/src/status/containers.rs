@@ -90,9 +90,12 @@ fn id(observed: &Observed, container: &ContainerRecord, attempt: u32) -> String 
 fn states(observed: &Observed, container: &ContainerRecord) -> (ApiState, Option<ApiState>) {
     let attempt = container.attempt;
     let last = || {
-        let told = |exit| match container.anew {
-            true => removed(reasons::RESTARTING_ALL_CONTAINERS, reasons::ANEW_MESSAGE),
-            false => terminated(observed, container, attempt.saturating_sub(1), exit),
+        let told = |exit| {
+            if container.anew {
+                removed(reasons::RESTARTING_ALL_CONTAINERS, reasons::ANEW_MESSAGE)
+            } else {
+                terminated(observed, container, attempt.saturating_sub(1), exit)
+            }
         };
         container.last.as_ref().map(told)
     };
