@@ -19,6 +19,8 @@ const ZSTD_SKIPPED: &[u8] = b"\x2a\x4d\x18";
 /// The largest window that a zstd stream may ask for, as a power of two: what it asks for is allocated. No level short of
 /// `--long` asks for more than 8 MiB.
 const ZSTD_WINDOW: u32 = 24;
+/// The same in bytes.
+pub(crate) const WINDOW: u64 = 1 << ZSTD_WINDOW;
 /// So much may be unpacked of any layer, however small.
 const FREE: u64 = 256 * 1024 * 1024;
 /// Beyond that, so many times what it has compressed. Programs and data come to ten times.
@@ -38,6 +40,8 @@ pub(crate) struct End {
     pub(crate) digest: Digest,
     /// Whether more came out of it than may.
     pub(crate) is_too_large: bool,
+    /// Whether it asked for a larger window than it may have.
+    pub(crate) is_beyond_window: bool,
 }
 
 impl Archive {
@@ -93,6 +97,12 @@ fn decompressed(file: File) -> io::Result<Box<dyn Read + Send>> {
     Ok(Box::new(decoder))
 }
 
+/// Whether a stream ended because it asks for a larger window than it may have.
+fn is_beyond_window(error: &io::Error) -> bool {
+    // The library has words for it and no more.
+    error.raw_os_error().is_none() && error.to_string().contains("requires too much memory")
+}
+
 /// The thread's side of an archive.
 struct Decoder {
     stream: Box<dyn Read + Send>,
@@ -105,13 +115,15 @@ struct Decoder {
 impl Decoder {
     /// Unpacks until the end, an error, or until nobody reads any more.
     fn run(mut self) -> End {
+        let mut is_beyond_window = false;
         while let Some(piece) = self.next().transpose() {
             let is_last = piece.is_err();
+            is_beyond_window = piece.as_ref().err().is_some_and(self::is_beyond_window);
             if self.pieces.send(piece).is_err() || is_last {
                 break;
             }
         }
-        End { digest: digest(self.hasher), is_too_large: self.seen > self.limit }
+        End { digest: digest(self.hasher), is_too_large: self.seen > self.limit, is_beyond_window }
     }
 
     fn next(&mut self) -> io::Result<Option<Vec<u8>>> {

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use crate::archive::{ArchiveError, Kind, Member, for_each, shown};
-use crate::layer::Archive;
+use crate::layer::{Archive, WINDOW};
 use crate::sum::Sums;
 use crate::tree::{Tree, is_of_the_asker, set_modified};
 
@@ -94,6 +94,10 @@ pub(crate) fn unpack(
     let end = archive.finish()?;
     if end.is_too_large {
         return Err(UnpackError::TooLarge(format!("it unpacks to more than {limit} bytes")));
+    }
+    if end.is_beyond_window {
+        let why = format!("it is compressed with a window of more than {WINDOW} bytes");
+        return Err(UnpackError::TooLarge(why));
     }
     applied.map_err(of_the_stream)?;
     if end.digest == *wanted.diff {

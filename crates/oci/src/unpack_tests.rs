@@ -295,6 +295,31 @@ fn the_content_is_what_was_promised() {
 }
 
 #[test]
+fn a_layer_may_be_empty_and_say_things_twice() {
+    let scene = Scene::new();
+    for bytes in [&[][..], &[0; 1024], &zstd::encode_all(&[][..], 1).unwrap()] {
+        let mut budget = Budget { bytes: 1 << 30, entries: 10 };
+        let diff = if bytes.starts_with(b"\x28") { digest_of(b"") } else { digest_of(bytes) };
+        assert_eq!(scene.unpack_with(bytes, &diff, &mut budget).unwrap(), 0);
+    }
+    let scene = Scene::layers(&[&[
+        file("a", "one"),
+        hard_link("b", "a"),
+        file("a", "two"),
+        directory("d"),
+        file("d/x", "x"),
+        directory("d/"),
+        file("e", "file"),
+        directory("e"),
+        link("e", "a"),
+        directory("./"),
+    ]]);
+    for (path, expected) in [("a", "two"), ("b", "one"), ("d/x", "x"), ("e", "two")] {
+        scene.check(path, Some(expected));
+    }
+}
+
+#[test]
 fn bombs_are_stopped() {
     let scene = Scene::new();
     let bytes = archive(&[file("a", "x"), file("b", "x"), file("c", "x")]);
@@ -302,6 +327,11 @@ fn bombs_are_stopped() {
         let error = scene.unpack_with(&bytes, &digest_of(&bytes), &mut budget).unwrap_err();
         assert!(matches!(error, UnpackError::TooLarge(_)), "{error:?}");
     }
+    let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    encoder.window_log(25).unwrap();
+    encoder.write_all(&bytes).unwrap();
+    let error = scene.unpack(&encoder.finish().unwrap()).unwrap_err();
+    assert_eq!(error.to_string(), "it is compressed with a window of more than 16777216 bytes");
     let zeros = zstd::encode_all(io::repeat(0).take(300 << 20), 1).unwrap();
     let error = scene.unpack_with(&zeros, &digest_of(b""), &mut Budget { bytes: u64::MAX, entries: 1 });
     assert!(matches!(error, Err(UnpackError::TooLarge(_))), "{error:?}");

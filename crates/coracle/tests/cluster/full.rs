@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use coracle_testing::registry::{Artifact, Files};
 use coracle_testing::{Cluster, NodeOptions};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{Patch, PatchParams};
@@ -12,7 +13,7 @@ use serde_json::json;
 
 use crate::files::{outcomes, spec};
 use crate::scene::{Scene, options};
-use crate::{states, until};
+use crate::{guests, manifests, states, until};
 
 const NO_ROOM: &str = "No space left on device";
 
@@ -144,4 +145,44 @@ async fn a_container_that_cannot_start_on_a_full_disk_starts_when_there_is_room(
     scene.gone("fills").await.unwrap();
     let directory = scene.pod_directory(&pod);
     until::so("the pod's files are gone", || !directory.exists()).await.unwrap();
+}
+
+/// Bytes that no compression makes fewer.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+#[tokio::test]
+async fn an_image_that_finds_no_room_is_pulled_when_there_is_some() {
+    let Some(disk) = Disk::new() else { return };
+    let scene = node(&disk, "full-image").await;
+    let hello = guests::image("hello").await.unwrap();
+    scene.run_until("before", manifests::once(&hello, &[]), states::has_ended).await.unwrap();
+    let program = Files::default().file("app.wasm", &guests::wasm("hello").unwrap());
+    let layers = vec![program, Files::default().file("noise", &noise(20 << 20))];
+    let image = Artifact::image(layers, &json!({"Entrypoint": ["/app.wasm"]})).unwrap();
+    let image = guests::push("full-image", "v1", &image).await.unwrap();
+    File::create(disk.ballast()).unwrap().write_all(&vec![0; 48 << 20]).unwrap();
+
+    scene.run("large", manifests::once(&image, &[])).await.unwrap();
+    let event = scene.event("large", "Failed", NO_ROOM).await.unwrap();
+    let message = event.message.unwrap();
+    assert!(message.starts_with(&format!("Failed to pull image {image:?}: ")), "{message}");
+    let waits = |pod: &Pod| matches!(states::waiting_reason(pod), "ErrImagePull" | "ImagePullBackOff");
+    scene.pod("large", waits).await.unwrap();
+    let unfinished = disk.root().join("images/unfinished");
+    let is_empty = || fs::read_dir(&unfinished).unwrap().next().is_none();
+    until::so("nothing unfinished is left", is_empty).await.unwrap();
+    let here = manifests::of("Never", &json!({"image": hello, "imagePullPolicy": "Never"}));
+    let pod = scene.run_until("during", here, states::has_ended).await.unwrap();
+    assert_eq!(states::exit(&pod), Some((0, "Completed")));
+
+    disk.make_room();
+    let pod = scene.pod("large", states::has_ended).await.unwrap();
+    assert_eq!(states::exit(&pod), Some((0, "Completed")));
 }

@@ -7,6 +7,7 @@
 
 mod addresses;
 mod admission;
+mod bad_images;
 mod care;
 mod conformance;
 mod controllers;

@@ -16,7 +16,7 @@ fn complaint(pod: &Pod) -> String {
 }
 
 /// Waits until the pod waits for that reason, with a message and an Event that contain `part`.
-async fn check(scene: &Scene<'_>, pod: &str, reason: &str, part: &str) {
+pub(crate) async fn check(scene: &Scene<'_>, pod: &str, reason: &str, part: &str) {
     let is_so = |pod: &Pod| {
         let complaint = complaint(pod);
         complaint.contains(reason) && complaint.to_lowercase().contains(part)
@@ -27,7 +27,7 @@ async fn check(scene: &Scene<'_>, pod: &str, reason: &str, part: &str) {
 }
 
 /// A good pod still runs.
-async fn goes_on(scene: &Scene<'_>) {
+pub(crate) async fn goes_on(scene: &Scene<'_>) {
     let image = guests::image("hello").await.unwrap();
     let pod = scene.run_until("good", manifests::once(&image, &[]), states::has_ended).await.unwrap();
     assert_eq!(states::phase(&pod), "Succeeded");

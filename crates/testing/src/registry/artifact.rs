@@ -143,6 +143,19 @@ impl Files {
         })
     }
 
+    /// Adds an empty member of any type under any name of up to 100 bytes, as no tool would write it.
+    #[must_use]
+    pub fn raw(self, name: &[u8], kind: u8, link: &str) -> Self {
+        self.add(|archive, mut header| {
+            header.as_old_mut().name[..name.len()].copy_from_slice(name);
+            header.set_entry_type(tar::EntryType::new(kind));
+            header.set_link_name_literal(link)?;
+            header.set_size(0);
+            header.set_cksum();
+            archive.append(&header, io::empty())
+        })
+    }
+
     fn add(mut self, add: impl FnOnce(&mut tar::Builder<Vec<u8>>, tar::Header) -> io::Result<()>) -> Self {
         let mut header = tar::Header::new_gnu();
         header.set_mode(0o755);
