@@ -13,6 +13,7 @@ mod kubelet;
 mod layout;
 mod memory;
 mod pods;
+mod tree;
 mod watching;
 
 pub mod node;

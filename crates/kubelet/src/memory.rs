@@ -8,6 +8,8 @@ use rustix::fs::{FlockOperation, OFlags, flock, statfs};
 use thiserror::Error;
 use tracing::{info, warn};
 
+use crate::tree;
+
 /// What `statfs(2)` says of a file system that lies in memory.
 const TMPFS: i64 = 0x0102_1994;
 /// How the names of nodes' directories begin, and how those of their locks end.
@@ -122,10 +124,8 @@ fn collect(parent: &Path, user: u32) {
 /// Whether there was something to remove. The lock is removed last.
 fn collect_one(path: &Path) -> io::Result<bool> {
     let Some(_held) = lock(path)? else { return Ok(false) };
-    match fs::remove_dir_all(path.with_extension("")) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    // Programs may have made any tree there.
+    tree::remove(&path.with_extension(""))?;
     fs::remove_file(path).map(|()| true)
 }
 

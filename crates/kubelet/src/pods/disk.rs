@@ -9,8 +9,7 @@ use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use tracing::warn;
 
 use super::mounts::unmount_below;
-use super::tree;
-use crate::Layout;
+use crate::{Layout, tree};
 
 /// Does file work where it blocks no other task.
 pub(super) async fn off_thread<T: Send + 'static>(

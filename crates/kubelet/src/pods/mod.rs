@@ -28,7 +28,6 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod tokens;
-mod tree;
 mod volumes;
 mod worker;
 

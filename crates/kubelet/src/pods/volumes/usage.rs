@@ -12,8 +12,8 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::time::{Instant, sleep};
 
 use super::place;
-use crate::Layout;
-use crate::pods::{Context, disk, tree};
+use crate::pods::{Context, disk};
+use crate::{Layout, tree};
 
 /// How often a pod is measured, but never more than a twentieth of the time is spent on it.
 const INTERVAL: Duration = Duration::from_secs(5);

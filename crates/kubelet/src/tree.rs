@@ -26,7 +26,7 @@ const BLOCK: u64 = 512;
 ///
 /// # Errors
 /// When it is no directory that can be read.
-pub(super) fn used(directory: &Path) -> io::Result<u64> {
+pub(crate) fn used(directory: &Path) -> io::Result<u64> {
     let (mut used, mut seen) = (0_u64, HashSet::new());
     let mut open = vec![Dir::new(open_directory(CWD, directory)?)?];
     while let Some(directory) = open.last_mut() {
@@ -50,7 +50,7 @@ pub(super) fn used(directory: &Path) -> io::Result<u64> {
 ///
 /// # Errors
 /// When something of it cannot be removed, such as a mount; the rest may be gone.
-pub(super) fn remove(path: &Path) -> io::Result<()> {
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
     let found = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         found => found?,
