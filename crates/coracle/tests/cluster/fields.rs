@@ -5,7 +5,9 @@ use std::path::Path;
 
 use coracle_testing::{Cluster, workspace};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Patch, PatchParams};
+use k8s_openapi::api::node::v1::RuntimeClass;
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::scene::Scene;
@@ -106,12 +108,18 @@ async fn everything_that_is_accepted_runs() {
         ("subdomain", json!("fleet")),
         ("preemptionPolicy", json!("PreemptLowerPriority")),
         ("schedulerName", json!("default-scheduler")),
+        ("runtimeClassName", json!("accepted")),
+        // Alpha: an API server that does not know it drops it.
+        ("schedulingGroup", json!({"podGroupName": "group"})),
         ("shareProcessNamespace", json!(true)),
         ("topologySpreadConstraints", spread()),
         ("securityContext", security_context()),
     ] {
         spec[field] = value;
     }
+    let class = json!({"metadata": {"name": "accepted"}, "handler": "any"});
+    let class: RuntimeClass = serde_json::from_value(class).unwrap();
+    Api::all(scene.client.clone()).create(&PostParams::default(), &class).await.unwrap();
     let pod = scene.run_until("modest", spec, states::has_ended).await.unwrap();
     assert_eq!(states::phase(&pod), "Succeeded", "{:?}", pod.status);
     assert_eq!(scene.logs("modest", &[]).await.unwrap(), "hello from a guest\n");
@@ -146,7 +154,7 @@ fn security_context() -> Value {
     json!({
         "fsGroup": 1000, "fsGroupChangePolicy": "OnRootMismatch", "runAsGroup": 1000, "runAsNonRoot": true,
         "runAsUser": 1000, "seLinuxOptions": {"level": "s0:c123,c456"}, "seccompProfile": {"type": "RuntimeDefault"},
-        "supplementalGroups": [2000], "supplementalGroupsPolicy": "Merge",
+        "seLinuxChangePolicy": "Recursive", "supplementalGroups": [2000], "supplementalGroupsPolicy": "Merge",
         "sysctls": [{"name": "kernel.shm_rmid_forced", "value": "1"}],
     })
 }

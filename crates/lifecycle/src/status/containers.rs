@@ -259,6 +259,29 @@ mod tests {
         assert_eq!([10, 60, 80, 300].map(go_duration), ["10s", "1m0s", "1m20s", "5m0s"]);
     }
 
+    /// How long the messages are that are shown of so many containers with long ones.
+    fn shown(count: usize) -> Vec<usize> {
+        let names: Vec<_> =
+            (0..count).map(|number| serde_json::json!({"name": format!("c{number}")})).collect();
+        let pod = serde_json::from_value(serde_json::json!({"spec": {"containers": names}})).unwrap();
+        let host = crate::Host { runtime: "test".to_owned(), addresses: Vec::new() };
+        let mut observed = Observed::new(std::sync::Arc::new(pod), std::sync::Arc::new(host));
+        let (time, message) = (Timestamp::UNIX_EPOCH, Some("x".repeat(20_000)));
+        let exit = Exit { cause: Cause::Exited(1), message, started_at: time, finished_at: time };
+        for container in &mut observed.containers {
+            container.state = ContainerState::Terminated(exit.clone());
+        }
+        let statuses = of(&observed, &[Role::App]).into_iter();
+        statuses.map(|status| status.state.unwrap().terminated.unwrap().message.unwrap().len()).collect()
+    }
+
+    #[test]
+    fn containers_share_what_a_pod_may_say_at_its_end() {
+        assert_eq!(shown(1), [4096]);
+        assert_eq!(shown(3), [4096; 3]);
+        assert_eq!(shown(4), [3072; 4]);
+    }
+
     #[test]
     fn texts_are_cut_at_whole_characters() {
         assert_eq!(shortened("abc", 4), "abc");

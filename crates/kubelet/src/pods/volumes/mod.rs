@@ -186,6 +186,33 @@ mod tests {
         let kind = |json: Value| plugin(&serde_json::from_value(json).unwrap());
         assert_eq!(kind(json!({ "name": "v", "hostPath": { "path": "/x" } })), "hostPath");
         assert_eq!(kind(json!({ "name": "v", "emptyDir": {} })), "emptyDir");
+        for unknown in [
+            "awsElasticBlockStore",
+            "azureDisk",
+            "azureFile",
+            "cephfs",
+            "cinder",
+            "csi",
+            "ephemeral",
+            "fc",
+            "flexVolume",
+            "flocker",
+            "gcePersistentDisk",
+            "gitRepo",
+            "glusterfs",
+            "iscsi",
+            "nfs",
+            "persistentVolumeClaim",
+            "photonPersistentDisk",
+            "portworxVolume",
+            "quobyte",
+            "rbd",
+            "scaleIO",
+            "storageos",
+            "vsphereVolume",
+        ] {
+            assert_eq!(kind(json!({ "name": "v", unknown: {} })), unknown);
+        }
         assert_eq!(kind(json!({ "name": "v" })), "emptyDir");
     }
 
