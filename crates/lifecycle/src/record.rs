@@ -232,6 +232,16 @@ impl ContainerRecord {
         self.last.is_some() || !matches!(self.state, ContainerState::Waiting | ContainerState::Starting)
     }
 
+    /// Whether a run of it is shown: not the first one while its `postStart` hook has still to succeed, as if its start was
+    /// under way.
+    #[must_use]
+    pub fn has_shown_run(&self) -> bool {
+        let is_held = matches!(self.state, ContainerState::Running { .. })
+            && self.course.owes_hook
+            && self.course.ending.is_none();
+        self.last.is_some() || self.has_run() && !is_held
+    }
+
     /// Whether it runs and its `postStart` hook does not keep it from counting so.
     #[must_use]
     pub fn is_up(&self) -> bool {

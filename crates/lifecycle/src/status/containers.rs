@@ -29,7 +29,7 @@ fn container_status(observed: &Observed, container: &ContainerRecord) -> Contain
     let declared = observed.pod.container(&container.name);
     let declared = declared.as_deref();
     let (state, last) = states(observed, container);
-    let ran = container.ran.as_ref().filter(|_| container.has_run());
+    let ran = container.ran.as_ref().filter(|_| container.has_shown_run());
     ContainerStatus {
         name: container.name.clone(),
         state: Some(state),
@@ -39,7 +39,7 @@ fn container_status(observed: &Observed, container: &ContainerRecord) -> Contain
         restart_count: i32::try_from(container.restart_count()).unwrap_or(i32::MAX),
         image: image(ran, declared),
         image_id: ran.map(|image| image.repo_digest.clone()).unwrap_or_default(),
-        container_id: container.has_run().then(|| id(observed, container, latest(container))),
+        container_id: container.has_shown_run().then(|| id(observed, container, latest(container))),
         volume_mounts: declared.and_then(volume_mounts),
         stop_signal: declared
             .and_then(|declared| declared.lifecycle.as_ref())

@@ -43,7 +43,7 @@ pub(super) fn of(observed: &Observed) -> Phase {
         };
     }
     // Init containers and sidecars come first: when the app containers have run, so have they.
-    let has_run = observed.of_role(Role::App).all(ContainerRecord::has_run);
+    let has_run = observed.of_role(Role::App).all(ContainerRecord::has_shown_run);
     if has_run { Phase::Running } else { Phase::Pending }
 }
 
