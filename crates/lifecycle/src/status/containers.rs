@@ -276,6 +276,21 @@ mod tests {
     }
 
     #[test]
+    fn mounts_are_told_as_they_are() {
+        let mounts = serde_json::json!([
+            {"name": "v", "mountPath": "/v", "readOnly": true, "recursiveReadOnly": "IfPossible"},
+            {"name": "w", "mountPath": "/w", "recursiveReadOnly": "Disabled"},
+        ]);
+        let declared = serde_json::json!({"name": "app", "volumeMounts": mounts});
+        let told = volume_mounts(&serde_json::from_value(declared).unwrap());
+        let expected = serde_json::json!([
+            {"name": "v", "mountPath": "/v", "readOnly": true, "recursiveReadOnly": "Enabled"},
+            {"name": "w", "mountPath": "/w", "recursiveReadOnly": "Disabled"},
+        ]);
+        assert_eq!(serde_json::to_value(told).unwrap(), expected);
+    }
+
+    #[test]
     fn containers_share_what_a_pod_may_say_at_its_end() {
         assert_eq!(shown(1), [4096]);
         assert_eq!(shown(3), [4096; 3]);
