@@ -149,7 +149,7 @@ impl ImageSettings {
 
     /// Opens the image store below the node's root directory.
     pub(crate) fn open(&self, root_dir: &Path, insecure: &[String]) -> anyhow::Result<Arc<dyn Images>> {
-        let mut store = coracle_oci::Settings::new(root_dir.join("images"));
+        let mut store = coracle_oci::Settings::new(directory(root_dir));
         store.insecure_registries = insecure.to_vec();
         store.registry_directory.clone_from(&self.registry_directory);
         store.policy.clone_from(&self.policy);
@@ -184,6 +184,11 @@ impl ImageSettings {
             credentials,
         })
     }
+}
+
+/// Where images lie in the node's root directory.
+pub(crate) fn directory(root_dir: &Path) -> PathBuf {
+    root_dir.join("images")
 }
 
 fn collection(flags: &ImageFlags) -> Result<CollectionRules, UsageError> {

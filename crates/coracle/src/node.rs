@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use coracle_kubelet::node::{NodeSettings, default_taints};
-use coracle_kubelet::server::{ClientAuthorities, Gate, Logs, Server, ServingCertificate, server_config};
+use coracle_kubelet::server::{
+    ClientAuthorities, Gate, Logs, Server, ServingCertificate, Stats, server_config,
+};
 use coracle_kubelet::{Kubelet, Layout, PodDirectory, Stop};
 use coracle_lifecycle::{Provider, RuntimeInfo};
 use coracle_wasi_provider::WasiProvider;
@@ -14,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::cluster::Cluster;
+use crate::images::directory;
 use crate::settings::Settings;
 
 /// The Kubernetes release whose kubelet this node behaves like, and what it really is.
@@ -39,9 +42,10 @@ pub(crate) async fn run(settings: Settings, stop: Stop) -> anyhow::Result<()> {
     let (pods, server_ends) = (PodDirectory::default(), CancellationToken::new());
     let gate = Gate::new(cluster.client.clone(), &node.name);
     let logs = Logs::new(pods.clone(), Layout::new(&settings.root_dir));
+    let stats = Stats::new(&node.name, &settings.root_dir, directory(&settings.root_dir), pods.clone());
     info!(node = node.name, address = %server.address(), "the node starts");
     let mut servers = JoinSet::new();
-    servers.spawn(server.serve(tls, gate, logs, server_ends.clone()));
+    servers.spawn(server.serve(tls, gate, (logs, stats), server_ends.clone()));
     let outcome = Box::pin(
         Kubelet::new(node, cluster.client, provider, images)
             .pulling(pulling)

@@ -18,7 +18,7 @@ pub(crate) struct Tree {
 }
 
 /// How deep directories may lie in each other. Whoever walks through a tree has one open for each level.
-pub(crate) const MOST_LEVELS: usize = 256;
+pub(crate) const MOST_LEVELS: usize = 128;
 /// The most often that the system is asked anew when other renames disturb it.
 const TRIES: usize = 64;
 

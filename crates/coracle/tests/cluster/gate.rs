@@ -26,8 +26,15 @@ async fn client(scene: &Scene<'_>, directory: &TempDir, authority: &Path, user: 
     scene.cluster.client(&path).await.unwrap()
 }
 
+/// A client of the node itself that may ask everything.
+pub(crate) async fn administrator(scene: &Scene<'_>, directory: &TempDir) -> Client {
+    let admin = scene.cluster.client_certificate("gate-admin", &["system:masters"]).unwrap();
+    let user = json!({"client-certificate": admin.certificate, "client-key": admin.key});
+    client(scene, directory, &admin.authority, user).await
+}
+
 /// The body of the answer, or its status code; 0 when there is none.
-async fn get(client: &Client, path: &str) -> Result<String, u16> {
+pub(crate) async fn get(client: &Client, path: &str) -> Result<String, u16> {
     let request = http::Request::get(path).body(Vec::new()).unwrap();
     match client.request_text(request).await {
         Ok(body) => Ok(body),

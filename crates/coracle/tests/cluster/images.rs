@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use serde_json::{Value, json};
 
 use crate::scene::{Scene, options};
-use crate::{guests, manifests, states};
+use crate::{gate, guests, manifests, states};
 
 fn with_policy(image: &str, policy: &str) -> Value {
     manifests::of("Never", &json!({"image": image, "imagePullPolicy": policy}))
@@ -129,4 +129,25 @@ async fn secret(scene: &Scene<'_>, name: &str, registry: &Registry, password: &s
         "stringData": {".dockerconfigjson": config.to_string()},
     });
     scene.create::<Secret>(manifest).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_summary_of_the_node_tells_what_images_and_files_take_up() {
+    let scene = Scene::new("summary").await.unwrap();
+    let image = guests::image("sleep").await.unwrap();
+    scene.run_until("sleeps", manifests::once(&image, &[]), states::is_running).await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let summary = gate::get(&gate::administrator(&scene, &directory).await, "/stats/summary").await.unwrap();
+    let summary: Value = serde_json::from_str(&summary).unwrap();
+    let node = &summary["node"];
+    assert_eq!(node["nodeName"], scene.node.name());
+    let module = guests::wasm("sleep").unwrap().len() as u64;
+    let images = node["runtime"]["imageFs"]["usedBytes"].as_u64().unwrap();
+    assert!((module..module + 100_000).contains(&images), "{images} bytes for a module of {module}");
+    let disk = rustix::fs::statvfs(scene.node.root_directory()).unwrap();
+    assert_eq!(node["fs"]["capacityBytes"], disk.f_blocks * disk.f_frsize);
+    assert_eq!(node["runtime"]["imageFs"]["capacityBytes"], node["fs"]["capacityBytes"]);
+    assert!(node["fs"]["availableBytes"].as_u64() < node["fs"]["capacityBytes"].as_u64());
+    assert_eq!(summary["pods"][0]["podRef"]["name"], "sleeps");
+    assert_eq!(summary["pods"][0]["containers"][0]["name"], "app");
 }

@@ -9,6 +9,7 @@ mod gate;
 mod identity;
 mod logs;
 mod routes;
+mod stats;
 mod tls;
 
 #[cfg(test)]
@@ -30,6 +31,7 @@ use tracing::warn;
 use connection::Shared;
 pub use gate::Gate;
 pub use logs::Logs;
+pub use stats::Stats;
 pub use tls::{ClientAuthorities, ServingCertificate, TlsError, server_config};
 
 /// How many connections there may be at a time; further ones wait to be accepted.
@@ -75,8 +77,14 @@ impl Server {
 
     /// Answers until `shutdown`; then requests in flight have two seconds to end. Returns when every connection is
     /// closed.
-    pub async fn serve(self, tls: Arc<ServerConfig>, gate: Gate, logs: Logs, shutdown: CancellationToken) {
-        let shared = Shared { tls, gate, routes: routes::routes(logs), shutdown: shutdown.clone() };
+    pub async fn serve(
+        self,
+        tls: Arc<ServerConfig>,
+        gate: Gate,
+        (logs, stats): (Logs, Stats),
+        shutdown: CancellationToken,
+    ) {
+        let shared = Shared { tls, gate, routes: routes::routes(logs, stats), shutdown: shutdown.clone() };
         let mut connections = JoinSet::new();
         shutdown.run_until_cancelled(self.accept(&shared, &mut connections)).await;
         drop(self.listener);

@@ -5,11 +5,28 @@ use warp::reply::{Reply, Response};
 use warp::{Filter, Rejection};
 
 use super::logs::{LogError, LogOptions, Logs, OptionsError, RunError};
+use super::stats::Stats;
 use crate::clock;
 
 /// All paths of the node's API. Who comes here was let in by the gate.
-pub(super) fn routes(logs: Logs) -> BoxedFilter<(Response,)> {
-    healthz().or(container_logs(logs)).unify().recover(refuse).unify().boxed()
+pub(super) fn routes(logs: Logs, stats: Stats) -> BoxedFilter<(Response,)> {
+    let all = healthz().or(container_logs(logs)).unify().or(summary(stats)).unify();
+    all.recover(refuse).unify().boxed()
+}
+
+fn summary(stats: Stats) -> BoxedFilter<(Response,)> {
+    warp::get()
+        .and(warp::path!("stats" / "summary"))
+        .then(move || {
+            let stats = stats.clone();
+            async move {
+                match stats.summary().await {
+                    Ok(summary) => warp::reply::json(&summary).into_response(),
+                    Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+                }
+            }
+        })
+        .boxed()
 }
 
 fn healthz() -> BoxedFilter<(Response,)> {

@@ -82,10 +82,11 @@ impl Scene {
         let gate = Gate::new(Client::new(service, "default"), "n1");
         let server = Server::bind((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
         let (address, shutdown) = (server.address(), CancellationToken::new());
-        let logs = Logs::new(pods, Layout::new(root.path()));
+        let logs = Logs::new(pods.clone(), Layout::new(root.path()));
+        let figures = Stats::new("n1", root.path(), root.path(), pods);
         let mut tasks = JoinSet::new();
         tasks.spawn(allow(handle));
-        tasks.spawn(server.serve(tls, gate, logs, shutdown.clone()));
+        tasks.spawn(server.serve(tls, gate, (logs, figures), shutdown.clone()));
         Self { address, authority, serving, root, status, shutdown, tasks }
     }
 
