@@ -43,6 +43,7 @@ struct Options {
     node_cidr_mask_size: u8,
     limits: Limits,
     trust_bundles: bool,
+    pod_certificates: bool,
     stop_signals: bool,
 }
 
@@ -67,6 +68,12 @@ impl ClusterBuilder {
     /// Has the API server serve `clustertrustbundles` of `certificates.k8s.io/v1beta1`, and nodes read them.
     pub fn trust_bundles(mut self) -> Self {
         self.0.trust_bundles = true;
+        self
+    }
+
+    /// Has the API server serve `podcertificaterequests` of `certificates.k8s.io/v1beta1`, and nodes make them.
+    pub fn pod_certificates(mut self) -> Self {
+        self.0.pod_certificates = true;
         self
     }
 
@@ -119,6 +126,7 @@ impl Cluster {
             node_cidr_mask_size: 24,
             limits: Limits::Default,
             trust_bundles: false,
+            pod_certificates: false,
             stop_signals: false,
         })
     }

@@ -9,6 +9,7 @@ mod addresses;
 mod admission;
 mod bad_images;
 mod care;
+mod certificates;
 mod conformance;
 mod controllers;
 mod deletion;

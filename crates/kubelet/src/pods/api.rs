@@ -7,7 +7,10 @@ use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Event, Node, Pod, PodStatus, Secret, ServiceAccount};
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions,
+};
+use kube::core::GroupVersionKind;
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
@@ -150,12 +153,36 @@ impl PodApi {
     }
 
     /// The names of the kinds in a version of an API group, such as `certificates.k8s.io/v1`; none when it is not served.
-    pub(super) async fn resources(&self, version: &str) -> Result<Vec<String>, CallError> {
+    async fn resources(&self, version: &str) -> Result<Vec<String>, CallError> {
         match self.call(self.client.list_api_group_resources(version)).await {
             Ok(list) => Ok(list.resources.into_iter().map(|kind| kind.name).collect()),
             Err(error) if error.is_not_found() => Ok(Vec::new()),
             Err(error) => Err(error),
         }
+    }
+
+    /// A kind in the first of some versions of its group that the API server serves; `None` when it serves none of them.
+    pub(super) async fn served(
+        &self,
+        versions: &[GroupVersionKind],
+        plural: &str,
+    ) -> Result<Option<ApiResource>, CallError> {
+        for kind in versions {
+            let names = self.resources(&kind.api_version()).await?;
+            if names.iter().any(|name| name == plural) {
+                return Ok(Some(ApiResource::from_gvk_with_plural(kind, plural)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes an object of a kind that not every API server serves, and gives it back as it is there.
+    pub(super) async fn create(
+        &self,
+        objects: &Api<DynamicObject>,
+        object: &DynamicObject,
+    ) -> Result<DynamicObject, CallError> {
+        self.call(objects.create(&PostParams::default(), object)).await
     }
 
     /// A token of the pod's service account that dies with the pod, and its end; `None` when the answer holds none.

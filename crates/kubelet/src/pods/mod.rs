@@ -2,6 +2,7 @@
 
 mod api;
 mod care;
+mod certificates;
 mod credentials;
 mod directory;
 mod disk;

@@ -7,6 +7,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::PodApi;
+use super::certificates::Certificates;
 use super::objects::{Held, ObjectSource};
 use super::tokens::Tokens;
 use super::volumes::Laid;
@@ -25,6 +26,8 @@ pub(super) struct Supply {
     pub(super) objects: Held,
     /// Its service account tokens.
     pub(super) tokens: Tokens,
+    /// Its certificates.
+    pub(super) certificates: Certificates,
     /// The images that it mounts.
     pub(super) images: Laid,
     /// Whether its volumes were taken down.
@@ -38,6 +41,7 @@ impl Supply {
             tokio::select! {
                 () = self.objects.changed() => {}
                 () = self.tokens.due() => {}
+                () = self.certificates.changed() => {}
             }
             let _ = outbox.send(Message::Event(Event::SourcesChanged));
         }
@@ -76,6 +80,7 @@ impl Supplies {
             Arc::new(Supply {
                 objects: self.objects.hold(&pod.namespace),
                 tokens: Tokens::new(self.api.clone(), pod.clone()),
+                certificates: Certificates::default(),
                 images: Laid::default(),
                 is_closed: Mutex::default(),
             })

@@ -1,17 +1,21 @@
 //! What a volume of Kubernetes' own content holds: sources and fetched objects in, files out.
 
+mod certificate;
 mod references;
 mod trust;
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    ClusterTrustBundleProjection, ConfigMap, DownwardAPIVolumeFile, KeyToPath, Secret, Volume,
-    VolumeProjection,
+    ClusterTrustBundleProjection, ConfigMap, DownwardAPIVolumeFile, KeyToPath, PodCertificateProjection,
+    Secret, Volume, VolumeProjection,
 };
 use thiserror::Error;
 
-pub use references::{group, is_content, needs_privacy, object_names, shows_change, tokens, trust_bundles};
+pub use certificate::PodCertificate;
+pub use references::{
+    group, is_content, needs_privacy, object_names, pod_certificates, shows_change, tokens, trust_bundles,
+};
 pub use trust::{TrustBundle, trust_anchors};
 
 use crate::Objects;
@@ -57,6 +61,9 @@ pub enum ProjectionError {
     /// There is no trust bundle as the volume asks for.
     #[error("clustertrustbundle {0:?} not found")]
     MissingTrustBundle(String),
+    /// A certificate that the volume asks for was not issued.
+    #[error("no pod certificate of signer {0:?}")]
+    MissingCertificate(String),
     /// A path leaves the volume.
     #[error("invalid path {0:?}: must be relative and without \"..\"")]
     InvalidPath(String),
@@ -83,6 +90,8 @@ pub struct Fetched {
     pub tokens: Vec<String>,
     /// Certificates of trust bundles, in the order of [`trust_bundles`]; `None` where there is no such bundle.
     pub trust_bundles: Vec<Option<String>>,
+    /// Pod certificates, in the order of [`pod_certificates`].
+    pub certificates: Vec<PodCertificate>,
 }
 
 /// Kubernetes' default for `defaultMode`.
@@ -103,6 +112,7 @@ pub fn files(facts: &Facts, volume: &Volume, fetched: &Fetched) -> Option<Result
         objects: &fetched.objects,
         tokens: fetched.tokens.iter(),
         trust_bundles: fetched.trust_bundles.iter(),
+        certificates: fetched.certificates.iter(),
         files: Files::new(),
     };
     let mut errors = Vec::new();
@@ -134,6 +144,7 @@ struct Projection<'a> {
     objects: &'a Objects,
     tokens: std::slice::Iter<'a, String>,
     trust_bundles: std::slice::Iter<'a, Option<String>>,
+    certificates: std::slice::Iter<'a, PodCertificate>,
     files: Files,
 }
 
@@ -142,9 +153,7 @@ impl Projection<'_> {
         if let Some(wanted) = &part.service_account_token {
             let missing = || ProjectionError::MissingToken(wanted.path.clone());
             let token = self.tokens.next().ok_or_else(missing)?.clone();
-            // Who runs as somebody, or for a group, has a token that only they can read.
-            let mode = if references::has_owner(self.facts.pod) { 0o600 } else { self.default_mode };
-            self.insert(&wanted.path, token.into_bytes(), Some(mode))
+            self.insert(&wanted.path, token.into_bytes(), Some(self.private_mode()))
         } else if let Some(wanted) = &part.config_map {
             let optional = wanted.optional == Some(true);
             match self.objects.config_maps.get(&wanted.name) {
@@ -171,8 +180,8 @@ impl Projection<'_> {
             wanted.items.iter().flatten().try_for_each(|item| self.add_field(item))
         } else if let Some(wanted) = &part.cluster_trust_bundle {
             self.add_trust_bundle(wanted)
-        } else if part.pod_certificate.is_some() {
-            Err(ProjectionError::UnsupportedSource("podCertificate"))
+        } else if let Some(wanted) = &part.pod_certificate {
+            self.add_certificate(wanted)
         } else {
             Err(ProjectionError::UnsupportedSource("of this kind"))
         }
@@ -216,6 +225,24 @@ impl Projection<'_> {
             None if wanted.optional == Some(true) => self.insert(&wanted.path, Vec::new(), None),
             None => Err(ProjectionError::MissingTrustBundle(name)),
         }
+    }
+
+    fn add_certificate(&mut self, wanted: &PodCertificateProjection) -> Result<(), ProjectionError> {
+        let missing = || ProjectionError::MissingCertificate(wanted.signer_name.clone());
+        let issued = self.certificates.next().ok_or_else(missing)?;
+        let files = [
+            (&wanted.credential_bundle_path, issued.bundle()),
+            (&wanted.key_path, issued.key.clone()),
+            (&wanted.certificate_chain_path, issued.chain.clone()),
+        ];
+        let mode = self.private_mode();
+        let mut wanted = files.into_iter().filter_map(|(path, content)| Some((path.as_deref()?, content)));
+        wanted.try_for_each(|(path, content)| self.insert(path, content.into_bytes(), Some(mode)))
+    }
+
+    /// Who runs as somebody, or for a group, has tokens and keys that only they can read.
+    fn private_mode(&self) -> i32 {
+        if references::has_owner(self.facts.pod) { 0o600 } else { self.default_mode }
     }
 
     fn insert(&mut self, path: &str, content: Vec<u8>, mode: Option<i32>) -> Result<(), ProjectionError> {

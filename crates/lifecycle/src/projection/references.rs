@@ -1,6 +1,6 @@
 use k8s_openapi::api::core::v1::{
-    ClusterTrustBundleProjection, ConfigMapProjection, DownwardAPIProjection, Pod, SecretProjection,
-    ServiceAccountTokenProjection, Volume, VolumeProjection,
+    ClusterTrustBundleProjection, ConfigMapProjection, DownwardAPIProjection, Pod, PodCertificateProjection,
+    SecretProjection, ServiceAccountTokenProjection, Volume, VolumeProjection,
 };
 
 use crate::{ObjectNames, Wish};
@@ -74,10 +74,18 @@ pub fn trust_bundles(volume: &Volume) -> Vec<ClusterTrustBundleProjection> {
     parts(volume).into_iter().filter_map(|part| part.cluster_trust_bundle).collect()
 }
 
-/// Whether a volume holds what must not lie on a disk: secrets and tokens.
+/// The pod certificates that a volume asks for, in order.
+#[must_use]
+pub fn pod_certificates(volume: &Volume) -> Vec<PodCertificateProjection> {
+    parts(volume).into_iter().filter_map(|part| part.pod_certificate).collect()
+}
+
+/// Whether a volume holds what must not lie on a disk: secrets, tokens and keys.
 #[must_use]
 pub fn needs_privacy(volume: &Volume) -> bool {
-    parts(volume).iter().any(|part| part.secret.is_some() || part.service_account_token.is_some())
+    parts(volume).iter().any(|part| {
+        part.secret.is_some() || part.service_account_token.is_some() || part.pod_certificate.is_some()
+    })
 }
 
 /// Whether a volume of a pod shows something of the pod itself that is different in `after`.

@@ -13,6 +13,10 @@ fn pod(spec: Value) -> Pod {
     serde_json::from_value(json!({ "metadata": metadata, "spec": spec })).unwrap()
 }
 
+/// A chain as a signer may give it, and what is left of it.
+const CHAIN: &str = "leaf:\n-----BEGIN CERTIFICATE-----\nA: header\n\nBBBB\n-----END CERTIFICATE-----\nnext\n-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----";
+const CLEAN: &str = "-----BEGIN CERTIFICATE-----\nBBBB\n-----END CERTIFICATE-----\n-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+
 fn fetched() -> Fetched {
     let map = |data: Value| serde_json::from_value::<ConfigMap>(json!({ "data": data })).unwrap();
     let mut binary = map(json!({"text": "t"}));
@@ -30,6 +34,10 @@ fn fetched() -> Fetched {
         },
         tokens: vec!["first".to_owned(), "second".to_owned()],
         trust_bundles: vec![Some("PEM".to_owned()), None],
+        certificates: vec![
+            PodCertificate::new("KEY\n".to_owned(), CHAIN),
+            PodCertificate::new("OTHER\n".to_owned(), ""),
+        ],
     }
 }
 
@@ -226,11 +234,54 @@ fn what_a_volume_refers_to() {
 }
 
 #[test]
+fn certificates_are_written_in_one_file_and_in_two() {
+    let certificate = |paths: Value| {
+        let mut source = paths;
+        source["keyType"] = "ED25519".into();
+        source["signerName"] = "example.com/s".into();
+        json!({ "podCertificate": source })
+    };
+    let both = json!({"credentialBundlePath": "all/bundle.pem", "keyPath": "key.pem", "certificateChainPath": "chain.pem"});
+    let two = json!([certificate(both), certificate(json!({"keyPath": "other.pem"}))]);
+    let volume = json!({ "projected": { "sources": two, "defaultMode": 0o444 } });
+    let bundle = format!("KEY\n{CLEAN}");
+    let expected = [
+        ("all/bundle.pem", bundle.as_str()),
+        ("chain.pem", CLEAN),
+        ("key.pem", "KEY\n"),
+        ("other.pem", "OTHER\n"),
+    ];
+    for (spec, mode) in [
+        (json!({ "containers": [{}] }), 0o444),
+        (json!({ "containers": [{}], "securityContext": { "runAsUser": 7 } }), 0o600),
+        (json!({ "containers": [{}], "securityContext": { "fsGroup": 7 } }), 0o640),
+    ] {
+        let mut spec = spec;
+        spec["containers"][0]["name"] = "c".into();
+        let files = of_volume(&pod(spec), volume.clone()).unwrap();
+        let found: Vec<_> = files
+            .iter()
+            .map(|(path, file)| (path.as_str(), str::from_utf8(&file.content).unwrap()))
+            .collect();
+        assert_eq!(found, expected);
+        assert!(files.values().all(|file| file.mode == mode), "{files:?}");
+    }
+    let third = json!([certificate(json!({})), certificate(json!({})), certificate(json!({}))]);
+    let missing = ProjectionError::MissingCertificate("example.com/s".to_owned());
+    assert_eq!(sources(third), Err(missing));
+    let volume: Volume =
+        serde_json::from_value(json!({"name": "v", "projected": {"sources": [certificate(json!({}))]}}))
+            .unwrap();
+    assert!(needs_privacy(&volume));
+    assert_eq!(pod_certificates(&volume).len(), 1);
+    assert_eq!(format!("{:?}", fetched().certificates[0]), "PodCertificate");
+}
+
+#[test]
 fn sources_that_this_node_does_not_know_are_named() {
     let check = |source: Value, kind| {
         assert_eq!(sources(json!([source])), Err(ProjectionError::UnsupportedSource(kind)));
     };
-    check(json!({"podCertificate": {"keyType": "ED25519", "signerName": "s"}}), "podCertificate");
     check(json!({}), "of this kind");
 }
 

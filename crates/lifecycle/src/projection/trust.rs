@@ -61,7 +61,16 @@ fn holds(wanted: &LabelSelectorRequirement, actual: Option<&String>) -> bool {
 /// The certificates of a text, each as one line of base64. What stands between them is left out.
 fn bodies(text: &str) -> impl Iterator<Item = String> {
     let parts = text.split(BEGIN).skip(1).filter_map(|part| part.split_once(END));
-    parts.map(|(body, _)| body.split_whitespace().collect())
+    // A line with a colon is a header.
+    parts.map(|(body, _)| {
+        let lines = body.lines().filter(|line| !line.contains(':'));
+        lines.flat_map(str::split_whitespace).collect()
+    })
+}
+
+/// The certificates of a text in their order, without what stands between them.
+pub(super) fn certificates(text: &str) -> String {
+    bodies(text).map(|body| pem(&body)).collect()
 }
 
 fn pem(body: &str) -> String {

@@ -60,6 +60,10 @@ pub(super) fn api_server(ports: Ports, keys: &Credentials, options: Options, ser
         arguments.push("--feature-gates=ClusterTrustBundle=true,ClusterTrustBundleProjection=true".into());
         arguments.push("--runtime-config=certificates.k8s.io/v1beta1/clustertrustbundles=true".into());
     }
+    if options.pod_certificates {
+        arguments.push("--feature-gates=PodCertificateRequest=true".into());
+        arguments.push("--runtime-config=certificates.k8s.io/v1beta1/podcertificaterequests=true".into());
+    }
     if options.limits == Limits::Raised {
         arguments.push("--max-requests-inflight=3000".into());
         arguments.push("--max-mutating-requests-inflight=1000".into());

@@ -112,14 +112,8 @@ async fn follow(api: PodApi, news: Arc<News<Arc<Bundles>>>) {
 
 /// The kind in the newest version that the API server serves.
 async fn served(api: &PodApi) -> Result<Option<ApiResource>, String> {
-    for version in VERSIONS {
-        let found = api.resources(&format!("{GROUP}/{version}")).await.map_err(|error| error.to_string())?;
-        if found.iter().any(|name| name == PLURAL) {
-            let kind = GroupVersionKind::gvk(GROUP, version, "ClusterTrustBundle");
-            return Ok(Some(ApiResource::from_gvk_with_plural(&kind, PLURAL)));
-        }
-    }
-    Ok(None)
+    let versions = VERSIONS.map(|version| GroupVersionKind::gvk(GROUP, version, "ClusterTrustBundle"));
+    api.served(&versions, PLURAL).await.map_err(|error| error.to_string())
 }
 
 fn bundle(object: &DynamicObject) -> TrustBundle {

@@ -103,6 +103,7 @@ impl State {
                 self.objects.get(path).map_or((404, refusal(404)), |object| (200, object.clone()))
             }
             ("POST", path) if path.ends_with("/token") => (201, self.token(body)),
+            ("POST", path) if path.ends_with("/podcertificaterequests") => (201, self.create(path, body)),
             ("PATCH", path) => self.patch(path, body),
             ("DELETE", path) => self.delete(path, body),
             _ => (405, refusal(405)),
@@ -122,6 +123,14 @@ impl State {
         let until = clock::now() + SignedDuration::from_secs(seconds);
         let status = json!({ "token": format!("token-{}", self.tokens), "expirationTimestamp": until });
         json!({ "metadata": {}, "spec": request["spec"], "status": status })
+    }
+
+    fn create(&mut self, collection: &str, body: &Value) -> Value {
+        let mut object = body.clone();
+        let prefix = body["metadata"]["generateName"].as_str().unwrap();
+        let name = format!("{prefix}{}", self.version);
+        object["metadata"]["name"] = json!(name);
+        self.store(format!("{collection}/{name}"), object, "ADDED")
     }
 
     fn event(&mut self, path: &str, body: &Value) -> (u16, Value) {

@@ -4,6 +4,7 @@ mod addresses;
 mod admission;
 mod agent;
 mod care;
+mod certificates;
 mod conformance;
 mod deletion;
 mod environment;

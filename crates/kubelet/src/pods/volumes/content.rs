@@ -1,4 +1,4 @@
-//! Volumes of Kubernetes' own content: objects, tokens and what a pod shows of itself, as files.
+//! Volumes of Kubernetes' own content: objects, tokens, certificates and what a pod shows of itself, as files.
 
 use coracle_lifecycle::Wish;
 use coracle_lifecycle::downward::Facts;
@@ -7,13 +7,14 @@ use k8s_openapi::api::core::v1::{Pod, Volume};
 
 use super::writer::Writer;
 use super::{Cause, make_directory, plugin};
+use crate::pods::certificates::Request;
 use crate::pods::supplies::Supply;
 use crate::pods::{Context, disk};
 
 /// Writes the files of a volume as they have to be now.
 pub(super) async fn make(context: &Context, pod: &Pod, volume: &Volume) -> Result<(), Cause> {
     let supply = context.supplies.of(&pod.identity());
-    let fetched = fetch(&supply, pod, volume).await?;
+    let fetched = fetch(context, &supply, pod, volume).await?;
     let node = context.node.borrow().clone();
     let status = node.as_ref().and_then(|node| node.status.as_ref());
     let facts = Facts {
@@ -35,13 +36,24 @@ pub(super) async fn make(context: &Context, pod: &Pod, volume: &Volume) -> Resul
     Ok(written.await?)
 }
 
-async fn fetch(supply: &Supply, pod: &Pod, volume: &Volume) -> Result<Fetched, Cause> {
+async fn fetch(context: &Context, supply: &Supply, pod: &Pod, volume: &Volume) -> Result<Fetched, Cause> {
     let objects = supply.objects.get(&projection::object_names(volume)).await?;
     let trust_bundles = supply.objects.trust_anchors(&projection::trust_bundles(volume)).await?;
     let mut fetched = Fetched { objects, trust_bundles, ..Fetched::default() };
     let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
+    let account = account.unwrap_or("default");
     for wanted in projection::tokens(volume) {
-        fetched.tokens.push(supply.tokens.get(account.unwrap_or("default"), &wanted).await?);
+        fetched.tokens.push(supply.tokens.get(account, &wanted).await?);
+    }
+    for (position, wanted) in projection::pod_certificates(volume).into_iter().enumerate() {
+        let request = || Request {
+            api: context.api.clone(),
+            pod: pod.identity(),
+            account: account.to_owned(),
+            node: context.node.clone(),
+            wanted,
+        };
+        fetched.certificates.push(supply.certificates.get(&volume.name, position, request).await?);
     }
     Ok(fetched)
 }

@@ -20,6 +20,7 @@ use k8s_openapi::api::core::v1::{Pod, Volume};
 use thiserror::Error;
 
 use super::Context;
+use super::certificates::CertificateError;
 use super::disk::{self, private_directory};
 use super::objects::FetchError;
 use super::tokens::TokenError;
@@ -49,6 +50,8 @@ enum Cause {
     Objects(#[from] FetchError),
     #[error(transparent)]
     Token(#[from] TokenError),
+    #[error(transparent)]
+    Certificate(#[from] Arc<CertificateError>),
     #[error(transparent)]
     HostPath(#[from] HostPathError),
     #[error(transparent)]
