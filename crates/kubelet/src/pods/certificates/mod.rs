@@ -43,6 +43,8 @@ pub(super) enum CertificateError {
     NoAccount(String),
     #[error("failed to request a certificate of signer {signer:?}: {source}")]
     Call { signer: String, source: CallError },
+    #[error("no PodCertificateRequest was made yet")]
+    Unasked,
     #[error("PodCertificateRequest {0:?} is not issued yet")]
     Pending(String),
     #[error("PodCertificateRequest {0:?} appears to have been deleted")]
@@ -110,7 +112,7 @@ impl Certificates {
         match state {
             State::Issued(certificate) => Ok(certificate),
             State::Refused(error) | State::Awaited(Some(error)) => Err(error),
-            State::Awaited(None) => Err(Arc::new(CertificateError::Pending(volume.to_owned()))),
+            State::Awaited(None) => Err(Arc::new(CertificateError::Unasked)),
         }
     }
 
