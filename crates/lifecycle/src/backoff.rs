@@ -35,12 +35,13 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The back-off after what failed at `failed_at` was tried once more at `now`.
+    /// The back-off after what failed at `failed_at` was tried once more at `now`. It is never shorter than the first.
     #[must_use]
     pub fn next(range: Range, before: Option<Self>, failed_at: Timestamp, now: Timestamp) -> Self {
-        let delay = before
-            .filter(|backoff| !backoff.is_forgotten(failed_at))
-            .map_or(range.initial, |backoff| (backoff.delay + backoff.delay).min(range.longest));
+        let delay =
+            before.filter(|backoff| !backoff.is_forgotten(failed_at)).map_or(range.initial, |backoff| {
+                (backoff.delay + backoff.delay).clamp(range.initial, range.longest)
+            });
         Self { delay, updated_at: now }
     }
 
@@ -81,6 +82,13 @@ mod tests {
             now = due;
         }
         assert_eq!(waits, [0, 10, 20, 40, 80, 160, 300, 300]);
+    }
+
+    #[test]
+    fn what_fails_again_after_no_wait_at_all_waits() {
+        let now = Timestamp::UNIX_EPOCH;
+        let at_once = Backoff { delay: SignedDuration::ZERO, updated_at: now };
+        assert_eq!(Backoff::next(MOUNT, Some(at_once), now, now).delay, MOUNT.initial);
     }
 
     #[test]

@@ -43,7 +43,7 @@ async fn answer(scene: &Scene<'_>, request: &DynamicObject, condition: &str, res
     let mut status = rest;
     status["conditions"] = json!([{
         "type": condition, "status": "True", "reason": "TestReason", "message": "as the test wants",
-        "lastTransitionTime": Timestamp::now().round(jiff::Unit::Second).unwrap(),
+        "lastTransitionTime": request.creation_timestamp(),
     }]);
     let change = Patch::Merge(json!({ "status": status }));
     requests(scene).patch_status(&request.name_any(), &PatchParams::default(), &change).await.unwrap();
@@ -54,7 +54,7 @@ async fn issue(scene: &Scene<'_>, request: &DynamicObject) -> String {
     let wanted: ByteString =
         serde_json::from_value(request.data["spec"]["stubPKCS10Request"].clone()).unwrap();
     let mut wanted = CertificateSigningRequestParams::from_der(&wanted.0.into()).unwrap();
-    let now = Timestamp::now().round(jiff::Unit::Second).unwrap();
+    let now = request.creation_timestamp().unwrap().0;
     let since_epoch = |time: Timestamp| Duration::from_secs(time.as_second().unsigned_abs());
     wanted.params.not_before = date_time_ymd(1970, 1, 1) + since_epoch(now);
     wanted.params.not_after = date_time_ymd(1970, 1, 1) + since_epoch(now + LIFE);
