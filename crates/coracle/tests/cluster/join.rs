@@ -22,13 +22,14 @@ fn ready(node: &NodeObject) -> Option<&str> {
     (last.type_ == "Ready").then_some(last.status.as_str())
 }
 
-fn amount(from: Option<&std::collections::BTreeMap<String, Quantity>>, resource: &str) -> String {
-    from.and_then(|list| list.get(resource)).map(|quantity| quantity.0.clone()).unwrap_or_default()
+type Resources = std::collections::BTreeMap<String, Quantity>;
+
+fn amount(from: Option<&Resources>, resource: &str) -> Quantity {
+    from.and_then(|list| list.get(resource)).cloned().unwrap_or_default()
 }
 
-/// The number before a quantity's unit.
-fn number(quantity: &str) -> u64 {
-    quantity.trim_end_matches(|last: char| !last.is_ascii_digit()).parse().unwrap_or(0)
+fn number(from: Option<&Resources>, resource: &str) -> u64 {
+    coracle_lifecycle::quantity::whole(&amount(from, resource)).unwrap_or_default()
 }
 
 #[tokio::test]
@@ -79,10 +80,10 @@ fn own_taints(node: &NodeObject) -> Vec<String> {
 
 fn check_status(status: &NodeStatus, node: &Node) {
     let cores = std::thread::available_parallelism().unwrap().get().to_string();
-    assert_eq!(amount(status.capacity.as_ref(), "cpu"), cores);
+    assert_eq!(amount(status.capacity.as_ref(), "cpu").0, cores);
     for resource in ["cpu", "memory", "ephemeral-storage", "pods"] {
-        let capacity = number(&amount(status.capacity.as_ref(), resource));
-        let allocatable = number(&amount(status.allocatable.as_ref(), resource));
+        let capacity = number(status.capacity.as_ref(), resource);
+        let allocatable = number(status.allocatable.as_ref(), resource);
         assert!(allocatable > 0 && allocatable <= capacity, "{resource}: {allocatable} of {capacity}");
     }
     let addresses = status.addresses.as_ref().unwrap().iter();
@@ -133,7 +134,7 @@ async fn flags_set_labels_and_taints_and_lower_the_number_of_pods() {
     let node = scene.node_object().await.unwrap();
     assert_eq!(node.labels().get("example.com/kind").map(String::as_str), Some("edge"));
     assert_eq!(own_taints(&node), ["example.com/only=wasm:NoSchedule"]);
-    assert_eq!(amount(node.status.unwrap().capacity.as_ref(), "pods"), "3");
+    assert_eq!(amount(node.status.unwrap().capacity.as_ref(), "pods").0, "3");
 
     // What does not come by way of the scheduler is refused by the node.
     let image = guests::image("sleep").await.unwrap();
@@ -177,7 +178,7 @@ async fn a_node_object_that_is_there_already_is_corrected() {
         assert_eq!(node.labels().get(label).map(String::as_str), Some(value), "{label}");
     }
     let status = node.status.as_ref().unwrap();
-    assert_ne!(amount(status.capacity.as_ref(), "pods"), "7");
+    assert_ne!(amount(status.capacity.as_ref(), "pods").0, "7");
     assert!(conditions(&node).iter().any(|condition| condition.type_ == "example.com/Good"), "{status:?}");
     let port = status.daemon_endpoints.as_ref().unwrap().kubelet_endpoint.as_ref().unwrap().port;
     assert_eq!(port, i32::from(scene.node.port()));
