@@ -1,19 +1,25 @@
 //! Certificates of pods, with a signer of the test's own.
 
+use std::future::ready;
+use std::pin::pin;
 use std::time::Duration;
 
 use coracle_testing::Cluster;
+use futures::TryStreamExt;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams};
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::core::GroupVersionKind;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{Config, watcher};
 use kube::{Api, ResourceExt};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, IsCa, KeyPair,
     date_time_ymd,
 };
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::scene::{LIMIT, Scene, options};
 use crate::{guests, manifests, states};
@@ -29,14 +35,9 @@ fn requests(scene: &Scene<'_>) -> Api<DynamicObject> {
 
 /// The request of a pod, once it is there.
 async fn request(scene: &Scene<'_>, pod: &str) -> DynamicObject {
-    let all = requests(scene);
-    loop {
-        let found = all.list(&ListParams::default()).await.unwrap();
-        if let Some(request) = found.into_iter().find(|request| request.data["spec"]["podName"] == pod) {
-            return request;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    let seen = watcher(requests(scene), Config::default()).applied_objects();
+    let of_pod = seen.try_filter(|request| ready(request.data["spec"]["podName"] == pod));
+    timeout(LIMIT, pin!(of_pod).try_next()).await.expect("the node asks in time").unwrap().unwrap()
 }
 
 async fn answer(scene: &Scene<'_>, request: &DynamicObject, condition: &str, rest: Value) {
@@ -86,7 +87,7 @@ async fn spec(kind: &str) -> Value {
 
 async fn is_issued(scene: &Scene<'_>, pod: &str, kind: &str) {
     scene.run(pod, spec(kind).await).await.unwrap();
-    let asked = tokio::time::timeout(LIMIT, request(scene, pod)).await.unwrap();
+    let asked = request(scene, pod).await;
     let object = scene.pod(pod, |_| true).await.unwrap();
     let spec = &asked.data["spec"];
     assert_eq!(spec["podUID"], json!(object.metadata.uid));
@@ -117,7 +118,7 @@ async fn pods_get_the_certificates_that_a_signer_issues_and_wait_for_them() {
     }
 
     scene.run("denied", spec("ED25519").await).await.unwrap();
-    let asked = tokio::time::timeout(LIMIT, request(&scene, "denied")).await.unwrap();
+    let asked = request(&scene, "denied").await;
     let name = asked.name_any();
     let pending = format!("PodCertificateRequest {name:?} is not issued yet");
     let failed = |why: &str| format!("MountVolume.SetUp failed for volume \"v\" : {why}");
