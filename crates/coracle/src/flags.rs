@@ -69,6 +69,11 @@ pub(crate) struct NodeFlags {
     #[arg(long, env = "CORACLE_MAX_PODS", allow_negative_numbers = true, value_name = "NUMBER")]
     pub(crate) max_pods: Option<String>,
 
+    /// What must stay free, or the node takes no more pods; a signal that is not named has no threshold [default:
+    /// memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%]
+    #[arg(long, env = "CORACLE_EVICTION_HARD", value_name = "SIGNAL<QUANTITY,…")]
+    pub(crate) eviction_hard: Option<String>,
+
     /// The serving certificate, PEM; needs --tls-private-key-file [default: one made at start, signed by itself]
     #[arg(long, env = "CORACLE_TLS_CERT_FILE", value_name = "FILE")]
     pub(crate) tls_cert_file: Option<OsString>,

@@ -113,6 +113,7 @@ fn node_settings(settings: &Settings, addresses: Vec<IpAddr>, runtime: RuntimeIn
         labels: settings.labels.clone(),
         taints: settings.taints.clone().unwrap_or_else(|| default_taints(&runtime.architecture)),
         max_pods: settings.max_pods,
+        thresholds: settings.thresholds.clone(),
         root_dir: settings.root_dir.clone(),
         allowed_host_paths: settings.allowed_host_paths.clone(),
         cluster_dns: settings.cluster_dns.clone(),

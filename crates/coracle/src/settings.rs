@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use coracle_kubelet::ShutdownGrace;
-use coracle_kubelet::node::{is_subdomain, parse_labels, parse_taints};
+use coracle_kubelet::node::{Thresholds, is_subdomain, parse_labels, parse_taints, parse_thresholds};
 use k8s_openapi::api::core::v1::Taint;
 
 use crate::flags::NodeFlags;
@@ -27,6 +27,7 @@ pub(crate) struct Settings {
     /// `None`: the usual ones.
     pub(crate) taints: Option<Vec<Taint>>,
     pub(crate) max_pods: Option<u32>,
+    pub(crate) thresholds: Thresholds,
     /// The serving certificate and its key; `None`: to be made.
     pub(crate) serving: Option<(PathBuf, PathBuf)>,
     pub(crate) client_ca: Option<PathBuf>,
@@ -83,6 +84,7 @@ impl Settings {
                 .map_err(|error| wrong("--node-labels", error))?,
             taints: taints.map_err(|error| wrong("--register-with-taints", error))?,
             max_pods: max_pods(flags.max_pods)?,
+            thresholds: thresholds(flags.eviction_hard.as_deref())?,
             serving: serving(given(flags.tls_cert_file), given(flags.tls_private_key_file))?,
             client_ca: given(flags.client_ca_file).map(PathBuf::from),
             insecure_registries: registries(flags.insecure_registry)?,
@@ -185,6 +187,11 @@ fn max_pods(text: Option<String>) -> Result<Option<u32>, UsageError> {
     let number =
         text.parse().map_err(|_| wrong("--max-pods", format_args!("{text:?} is not a number of pods")))?;
     Ok(Some(number))
+}
+
+fn thresholds(text: Option<&str>) -> Result<Thresholds, UsageError> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(Thresholds::default()) };
+    parse_thresholds(text).map_err(|error| wrong("--eviction-hard", error))
 }
 
 fn serving(

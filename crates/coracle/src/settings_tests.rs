@@ -30,6 +30,7 @@ fn usual() -> Settings {
         labels: BTreeMap::new(),
         taints: None,
         max_pods: None,
+        thresholds: Thresholds::default(),
         serving: None,
         client_ca: None,
         insecure_registries: Vec::new(),
@@ -68,6 +69,9 @@ fn flags_become_settings() {
     check(&["--register-with-taints", "a=b:NoSchedule"], Settings { taints, ..usual() });
     check(&["--insecure-registry", ""], usual());
     check(&["--max-pods", "0"], Settings { max_pods: Some(0), ..usual() });
+    let thresholds = parse_thresholds("nodefs.available<1Gi").unwrap();
+    check(&["--eviction-hard", "nodefs.available<1Gi"], Settings { thresholds, ..usual() });
+    check(&["--eviction-hard", ""], usual());
     let serving = Some(("/c".into(), "/p".into()));
     check(&["--tls-cert-file", "/c", "--tls-private-key-file", "/p"], Settings { serving, ..usual() });
     check(&["--client-ca-file", "/ca"], Settings { client_ca: Some("/ca".into()), ..usual() });
@@ -103,6 +107,10 @@ fn a_bad_value_is_named_with_its_flag() {
     refused(&["--node-ip", "0.0.0.0"], "--node-ip: 0.0.0.0 cannot be a node's address");
     refused(&["--node-ip", "192.0.2.1,192.0.2.2"], "--node-ip: there can be one IPv4 and one IPv6 address");
     refused(&["--max-pods", "-1"], r#"--max-pods: "-1" is not a number of pods"#);
+    refused(
+        &["--eviction-hard", "nodefs"],
+        r#"--eviction-hard: "nodefs" is not of the form signal<quantity"#,
+    );
     refused(&["--tls-cert-file", "/c"], "--tls-cert-file: needs --tls-private-key-file");
     refused(&["--tls-private-key-file", "/p"], "--tls-private-key-file: needs --tls-cert-file");
     refused(&["--node-labels", "a"], r#"--node-labels: "a" is not of the form key=value"#);

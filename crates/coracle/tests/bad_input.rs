@@ -119,6 +119,7 @@ fn a_bad_flag_is_a_usage_error() {
         ("--node-labels", "node-role.kubernetes.io/worker=x"),
         ("--register-with-taints", "a=b:Sometimes"),
         ("--max-pods", "many"),
+        ("--eviction-hard", "disk<1Gi"),
         ("--hostname-override", "Not A Name"),
         ("--insecure-registry", "http://x"),
         ("--tls-cert-file", "/x"),

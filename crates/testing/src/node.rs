@@ -76,7 +76,7 @@ impl Node {
             name: options.name.clone(),
             program: options.binary.clone(),
             arguments: arguments(options, &identity, port, &root_directory),
-            environment: options.environment.clone(),
+            environment: environment(options),
             log: scratch.join("node.log"),
         };
         let api = Api::all(cluster.admin().await?);
@@ -177,6 +177,15 @@ fn arguments(options: &NodeOptions, identity: &NodeIdentity, port: u16, root: &P
     arguments.extend(options.insecure_registries.iter().map(|host| format!("--insecure-registry={host}")));
     arguments.extend(options.arguments.iter().cloned());
     arguments
+}
+
+/// What a node does must not depend on how full the disk is that it happens to be on: it is never short of room unless its
+/// flags say so.
+fn environment(options: &NodeOptions) -> Vec<(String, String)> {
+    let usual =
+        [("CORACLE_EVICTION_HARD", "memory.available<100Mi"), ("CORACLE_IMAGE_GC_HIGH_THRESHOLD", "100")];
+    let usual = usual.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    usual.into_iter().chain(options.environment.iter().cloned()).collect()
 }
 
 /// Starts the process and waits until it has made its Node object Ready.

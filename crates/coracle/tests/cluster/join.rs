@@ -67,6 +67,27 @@ async fn a_node_is_ready_last_and_says_what_it_is() {
     check_status(joined.status.as_ref().unwrap(), &node);
 }
 
+#[tokio::test]
+async fn a_node_that_must_keep_more_free_than_it_has_says_so() {
+    let cluster = Cluster::shared().await.unwrap();
+    let mut options = options("pressed").await.unwrap();
+    options.arguments = vec!["--eviction-hard=nodefs.available<8Ei".to_owned()];
+    let _node = Node::start(cluster, options).await.unwrap();
+    let api: Api<NodeObject> = Api::all(cluster.admin().await.unwrap());
+    let is_pressed = |node: &NodeObject| own_pressure(node) == Some("KubeletHasDiskPressure");
+    let pressed = wait::object(api, "pressed", LIMIT, is_pressed).await.unwrap();
+    let status = pressed.status.as_ref().unwrap();
+    assert_eq!(status.allocatable.as_ref().unwrap()["ephemeral-storage"].0, "0");
+}
+
+fn own_pressure(node: &NodeObject) -> Option<&str> {
+    conditions(node)
+        .iter()
+        .find(|condition| condition.status == "True" && condition.type_ != "Ready")?
+        .reason
+        .as_deref()
+}
+
 /// The taints the node was registered with; those of the control plane come and go.
 fn own_taints(node: &NodeObject) -> Vec<String> {
     let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref()).into_iter().flatten();

@@ -2,16 +2,11 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::Facts;
+use super::thresholds::Signal;
+use super::{Facts, Thresholds};
 
 /// What of the machine's memory is kept for the agent itself.
 pub(super) const AGENT_MEMORY: u64 = 100 << 20;
-
-/// The free memory below which the node is under memory pressure: the kubelet's default.
-pub(super) const MEMORY_THRESHOLD: u64 = 100 << 20;
-
-/// The free part of the disk below which the node is under disk pressure, in hundredths: the kubelet's default.
-pub(super) const DISK_THRESHOLD: u64 = 10;
 
 /// The least memory that a pod takes, whatever runs in it: a bound on their number, not a promise.
 const POD_MEMORY: u64 = 256 << 10;
@@ -19,22 +14,39 @@ const POD_MEMORY: u64 = 256 << 10;
 /// Quantities by resource name, as `node.status.capacity` has them.
 pub(super) type Resources = BTreeMap<String, Quantity>;
 
-/// Everything the machine has. The number of pods is the least of what the runtime can run, what memory allows, and
-/// `max_pods`.
-pub(super) fn capacity(facts: &Facts, max_containers: u32, max_pods: Option<u32>) -> Resources {
-    resources(facts, facts.memory.total, facts.disk.total, pods(facts, max_containers, max_pods))
+/// What there is to be shared out.
+pub(super) struct Share<'a> {
+    pub(super) facts: &'a Facts,
+    pub(super) thresholds: &'a Thresholds,
+    /// As many containers as the runtime can run.
+    pub(super) max_containers: u32,
+    /// As many pods as the operator allows.
+    pub(super) max_pods: Option<u32>,
 }
 
-/// What pods may have of it: without the agent's memory, and without what must stay free.
-pub(super) fn allocatable(facts: &Facts, max_containers: u32, max_pods: Option<u32>) -> Resources {
-    let memory = facts.memory.total.saturating_sub(AGENT_MEMORY + MEMORY_THRESHOLD);
-    let disk = facts.disk.total / 100 * (100 - DISK_THRESHOLD);
-    resources(facts, memory, disk, pods(facts, max_containers, max_pods))
-}
+impl Share<'_> {
+    /// Everything the machine has. The number of pods is the least of what the runtime can run, what memory allows, and
+    /// what is allowed.
+    pub(super) fn capacity(&self) -> Resources {
+        resources(self.facts, self.facts.memory.total, self.facts.disk.total, self.pods())
+    }
 
-fn pods(facts: &Facts, max_containers: u32, max_pods: Option<u32>) -> u64 {
-    let usable = facts.memory.total.saturating_sub(AGENT_MEMORY + MEMORY_THRESHOLD);
-    (usable / POD_MEMORY).min(max_containers.into()).min(max_pods.unwrap_or(u32::MAX).into())
+    /// What pods may have of it: without the agent's memory, and without what must stay free.
+    pub(super) fn allocatable(&self) -> Resources {
+        let disk = self.facts.disk.total;
+        let disk = disk.saturating_sub(self.thresholds.kept(Signal::Disk, disk));
+        resources(self.facts, self.usable_memory(), disk, self.pods())
+    }
+
+    fn usable_memory(&self) -> u64 {
+        let total = self.facts.memory.total;
+        total.saturating_sub(AGENT_MEMORY).saturating_sub(self.thresholds.kept(Signal::Memory, total))
+    }
+
+    fn pods(&self) -> u64 {
+        let bounds = [self.max_containers, self.max_pods.unwrap_or(u32::MAX)].map(u64::from);
+        bounds.into_iter().fold(self.usable_memory() / POD_MEMORY, u64::min)
+    }
 }
 
 fn resources(facts: &Facts, memory: u64, disk: u64, pods: u64) -> Resources {
@@ -73,7 +85,7 @@ fn canonical(mut number: u64, base: u64, suffixes: &[&str]) -> Quantity {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Room;
+    use super::super::{Room, parse_thresholds};
     use super::*;
 
     fn facts(memory: u64) -> Facts {
@@ -91,21 +103,31 @@ mod tests {
         assert_eq!(names.map(|name| resources[name].0.as_str()), expected);
     }
 
+    fn share<'a>(facts: &'a Facts, thresholds: &'a Thresholds) -> Share<'a> {
+        Share { facts, thresholds, max_containers: 1000, max_pods: None }
+    }
+
     #[test]
     fn what_must_stay_free_is_not_given_to_pods() {
-        let machine = facts(8 << 30);
-        check(&capacity(&machine, 1000, None), ["4", "8Gi", "100Gi", "1k"]);
-        check(&allocatable(&machine, 1000, None), ["4", "7992Mi", "90Gi", "1k"]);
+        let (machine, usual) = (facts(8 << 30), Thresholds::default());
+        check(&share(&machine, &usual).capacity(), ["4", "8Gi", "100Gi", "1k"]);
+        check(&share(&machine, &usual).allocatable(), ["4", "7992Mi", "90Gi", "1k"]);
+        let own = parse_thresholds("memory.available<1Gi,nodefs.available<1Gi").unwrap();
+        check(&share(&machine, &own).capacity(), ["4", "8Gi", "100Gi", "1k"]);
+        check(&share(&machine, &own).allocatable(), ["4", "7068Mi", "99Gi", "1k"]);
     }
 
     #[test]
     fn a_small_machine_never_has_less_than_nothing() {
-        check(&allocatable(&facts(64 << 20), 1000, None), ["4", "0", "90Gi", "0"]);
+        check(&share(&facts(64 << 20), &Thresholds::default()).allocatable(), ["4", "0", "90Gi", "0"]);
     }
 
     #[test]
     fn the_number_of_pods_is_the_least_bound() {
-        let pods = |memory, containers, max| capacity(&facts(memory), containers, max)["pods"].0.clone();
+        let pods = |memory, max_containers, max_pods| {
+            let (facts, thresholds) = (facts(memory), Thresholds::default());
+            Share { max_containers, max_pods, ..share(&facts, &thresholds) }.capacity()["pods"].0.clone()
+        };
         assert_eq!(pods(8 << 30, 1010, None), "1010");
         assert_eq!(pods(8 << 30, 1010, Some(20)), "20");
         assert_eq!(pods(8 << 30, 1010, Some(5000)), "1010");

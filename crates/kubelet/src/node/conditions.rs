@@ -2,11 +2,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::NodeCondition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::capacity::{DISK_THRESHOLD, MEMORY_THRESHOLD};
-use super::{Facts, NetworkReport};
-
-/// The free part of the inodes below which the node is under disk pressure, in hundredths: the kubelet's default.
-const INODE_THRESHOLD: u64 = 5;
+use super::thresholds::Signal;
+use super::{Facts, NetworkReport, Observation, Thresholds};
 
 /// The words for one condition that a kubelet keeps.
 struct Words {
@@ -17,16 +14,14 @@ struct Words {
 }
 
 /// The conditions this node keeps, `Ready` last, with the transition times of `previous` where nothing changed.
-///
-/// `unready` says why the node takes no pods; `None` when it does.
 pub(super) fn conditions(
-    facts: &Facts,
-    unready: Option<&str>,
-    network: &NetworkReport,
+    seen: &Observation,
+    thresholds: &Thresholds,
     previous: &[NodeCondition],
     now: Timestamp,
 ) -> Vec<NodeCondition> {
-    [memory_pressure(facts), disk_pressure(facts), pid_pressure(), ready(unready, network)]
+    let ready = ready(seen.unready.as_deref(), &seen.network);
+    [memory_pressure(&seen.facts, thresholds), disk_pressure(&seen.facts, thresholds), pid_pressure(), ready]
         .into_iter()
         .map(|words| {
             let before = previous.iter().find(|condition| condition.type_ == words.kind);
@@ -55,19 +50,18 @@ fn pressure(kind: &'static str, pressed: bool, good: [&'static str; 2], bad: [&'
     Words { kind, status: pressed, reason, message: message.to_owned() }
 }
 
-fn memory_pressure(facts: &Facts) -> Words {
+fn memory_pressure(facts: &Facts, thresholds: &Thresholds) -> Words {
     pressure(
         "MemoryPressure",
-        facts.memory.available < MEMORY_THRESHOLD,
+        thresholds.is_short(Signal::Memory, facts.memory),
         ["KubeletHasSufficientMemory", "kubelet has sufficient memory available"],
         ["KubeletHasInsufficientMemory", "kubelet has insufficient memory available"],
     )
 }
 
-fn disk_pressure(facts: &Facts) -> Words {
-    let (disk, inodes) = (facts.disk, facts.inodes);
-    let full = disk.available < disk.total / 100 * DISK_THRESHOLD
-        || inodes.available < inodes.total / 100 * INODE_THRESHOLD;
+fn disk_pressure(facts: &Facts, thresholds: &Thresholds) -> Words {
+    let full =
+        thresholds.is_short(Signal::Disk, facts.disk) || thresholds.is_short(Signal::Inodes, facts.inodes);
     pressure(
         "DiskPressure",
         full,
@@ -127,9 +121,18 @@ mod tests {
     use super::super::samples::{facts, time};
     use super::*;
 
+    fn seen(facts: Facts, unready: Option<&str>) -> Observation {
+        Observation { facts, unready: unready.map(str::to_owned), ..Observation::default() }
+    }
+
+    /// The conditions of a machine with enough of everything.
+    fn after(previous: &[NodeCondition], unready: Option<&str>, seconds: i64) -> Vec<NodeCondition> {
+        conditions(&seen(facts(), unready), &Thresholds::default(), previous, time(seconds))
+    }
+
     #[track_caller]
-    fn check(facts: &Facts, unready: Option<&str>, expected: [(&str, &str, &str); 4]) {
-        let found = conditions(facts, unready, &NetworkReport::default(), &[], time(0));
+    fn check(facts: Facts, unready: Option<&str>, expected: [(&str, &str, &str); 4]) {
+        let found = conditions(&seen(facts, unready), &Thresholds::default(), &[], time(0));
         let found: Vec<_> = found
             .iter()
             .map(|condition| (&*condition.type_, &*condition.status, condition.reason.as_deref().unwrap()))
@@ -144,32 +147,30 @@ mod tests {
 
     #[test]
     fn ready_comes_last_and_names_what_is_awaited() {
-        check(&facts(), None, [MEMORY, DISK, PID, READY]);
-        check(&facts(), Some("pods"), [MEMORY, DISK, PID, ("Ready", "False", "KubeletNotReady")]);
-        let awaited =
-            conditions(&facts(), Some("the watch on pods"), &NetworkReport::default(), &[], time(0));
+        check(facts(), None, [MEMORY, DISK, PID, READY]);
+        check(facts(), Some("pods"), [MEMORY, DISK, PID, ("Ready", "False", "KubeletNotReady")]);
+        let awaited = after(&[], Some("the watch on pods"), 0);
         assert_eq!(awaited[3].message.as_deref(), Some("the watch on pods"));
     }
 
     #[test]
     fn pressure_begins_at_the_kubelets_thresholds() {
         let memory = Facts { memory: Room { total: 8 << 30, available: (100 << 20) - 1 }, ..facts() };
-        check(&memory, None, [("MemoryPressure", "True", "KubeletHasInsufficientMemory"), DISK, PID, READY]);
+        check(memory, None, [("MemoryPressure", "True", "KubeletHasInsufficientMemory"), DISK, PID, READY]);
         let full = ("DiskPressure", "True", "KubeletHasDiskPressure");
         let disk = Facts { disk: Room { total: 1000, available: 99 }, ..facts() };
-        check(&disk, None, [MEMORY, full, PID, READY]);
+        check(disk, None, [MEMORY, full, PID, READY]);
         let inodes = Facts { inodes: Room { total: 1000, available: 49 }, ..facts() };
-        check(&inodes, None, [MEMORY, full, PID, READY]);
+        check(inodes, None, [MEMORY, full, PID, READY]);
         let uncounted = Facts { inodes: Room::default(), ..facts() };
-        check(&uncounted, None, [MEMORY, DISK, PID, READY]);
+        check(uncounted, None, [MEMORY, DISK, PID, READY]);
     }
 
     #[test]
     fn a_transition_time_stays_while_the_status_stays() {
-        let first = conditions(&facts(), Some("starting"), &NetworkReport::default(), &[], time(0));
-        let second =
-            conditions(&facts(), Some("still starting"), &NetworkReport::default(), &first, time(10));
-        let third = conditions(&facts(), None, &NetworkReport::default(), &second, time(20));
+        let first = after(&[], Some("starting"), 0);
+        let second = after(&first, Some("still starting"), 10);
+        let third = after(&second, None, 20);
         let times = |conditions: &[NodeCondition]| {
             let ready = &conditions[3];
             (ready.last_heartbeat_time.clone().unwrap().0, ready.last_transition_time.clone().unwrap().0)
@@ -180,12 +181,12 @@ mod tests {
 
     #[test]
     fn each_change_has_an_event() {
-        let starting = conditions(&facts(), Some("starting"), &NetworkReport::default(), &[], time(0));
+        let starting = after(&[], Some("starting"), 0);
         assert_eq!(
             transitions(&[], &starting),
             ["NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID", "NodeNotReady"]
         );
-        let ready = conditions(&facts(), None, &NetworkReport::default(), &starting, time(1));
+        let ready = after(&starting, None, 1);
         assert_eq!(transitions(&starting, &ready), ["NodeReady"]);
         assert!(transitions(&ready, &ready).is_empty());
     }

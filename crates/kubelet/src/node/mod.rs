@@ -18,6 +18,7 @@ mod samples;
 mod settings;
 mod status;
 mod taints;
+mod thresholds;
 
 pub(crate) use agent::NodeAgent;
 pub use facts::{Facts, FactsError, Room};
@@ -26,3 +27,4 @@ pub use network::{NetworkReport, pod_ranges};
 pub use settings::NodeSettings;
 pub use status::{Observation, desired_node, desired_status, differs, metadata_patch, status_patch};
 pub use taints::{TaintError, default_taints, parse_taints};
+pub use thresholds::{ThresholdError, Thresholds, parse_thresholds};

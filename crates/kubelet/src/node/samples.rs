@@ -3,7 +3,7 @@
 use coracle_lifecycle::RuntimeInfo;
 use jiff::Timestamp;
 
-use super::{Facts, NodeSettings, Room, default_taints};
+use super::{Facts, NodeSettings, Room, Thresholds, default_taints};
 
 pub(super) fn runtime() -> RuntimeInfo {
     RuntimeInfo {
@@ -25,6 +25,7 @@ pub(super) fn settings() -> NodeSettings {
         shutdown_grace: crate::ShutdownGrace::default(),
         taints: default_taints("wasm32-wasi"),
         max_pods: None,
+        thresholds: Thresholds::default(),
         root_dir: "/".into(),
         allowed_host_paths: Vec::new(),
         cluster_dns: Vec::new(),

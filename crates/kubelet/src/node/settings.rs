@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use coracle_lifecycle::RuntimeInfo;
 use k8s_openapi::api::core::v1::Taint;
 
+use super::Thresholds;
 use crate::ShutdownGrace;
 
 /// What a node is by its configuration: plain data, checked before it comes here.
@@ -22,6 +23,8 @@ pub struct NodeSettings {
     pub taints: Vec<Taint>,
     /// An upper bound for the number of pods; it never raises what the node works out.
     pub max_pods: Option<u32>,
+    /// What must stay free of the machine.
+    pub thresholds: Thresholds,
     /// The directory whose file system counts as `ephemeral-storage`.
     pub root_dir: PathBuf,
     /// The paths of this machine below which pods may mount paths of it.

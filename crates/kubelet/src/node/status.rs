@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
-use super::capacity::{Resources, allocatable, capacity};
+use super::capacity::{Resources, Share};
 use super::conditions::conditions;
 use super::labels::node_labels;
 use super::{Facts, NetworkReport, NodeSettings};
@@ -65,18 +65,22 @@ pub fn desired_status(
     now: Timestamp,
 ) -> NodeStatus {
     let addresses_of_pods = seen.network.addresses.unwrap_or(u32::MAX);
-    let most = settings.runtime.max_containers.min(addresses_of_pods);
-    let (facts, bounds) = (&seen.facts, (most, settings.max_pods));
+    let share = Share {
+        facts: &seen.facts,
+        thresholds: &settings.thresholds,
+        max_containers: settings.runtime.max_containers.min(addresses_of_pods),
+        max_pods: settings.max_pods,
+    };
     let known = previous.conditions.as_deref().unwrap_or_default();
     NodeStatus {
         addresses: Some(addresses(&settings.name, &settings.addresses)),
-        capacity: Some(capacity(facts, bounds.0, bounds.1)),
-        allocatable: Some(with_extended(allocatable(facts, bounds.0, bounds.1), previous)),
-        conditions: Some(conditions(facts, seen.unready.as_deref(), &seen.network, known, now)),
+        capacity: Some(share.capacity()),
+        allocatable: Some(with_extended(share.allocatable(), previous)),
+        conditions: Some(conditions(seen, &settings.thresholds, known, now)),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: settings.port.into() }),
         }),
-        node_info: Some(node_info(settings, facts)),
+        node_info: Some(node_info(settings, &seen.facts)),
         images: Some(images(&seen.images)),
         runtime_handlers: Some(runtime_handlers(&settings.runtime)),
         declared_features: Some(FEATURES.map(ToOwned::to_owned).into()),
