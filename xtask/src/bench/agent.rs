@@ -17,7 +17,7 @@ impl Usage {
         let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
         let status = fs::read_to_string(format!("/proc/{process}/status"))?;
         let cpu = cpu(cpu_ticks(&stat))?;
-        let resident_kib = resident(&status).context("no VmRSS in /proc/PID/status")?;
+        let resident_kib = kibibytes(&status, "VmRSS:").context("no VmRSS in /proc/PID/status")?;
         Ok(Self { cpu, resident_kib })
     }
 
@@ -29,6 +29,17 @@ impl Usage {
             resident_kib: (self.resident_kib - earlier.resident_kib) / f64::from(pods),
         }
     }
+}
+
+/// Counts the most resident memory of a process from now on.
+pub(super) fn forget_peak(process: u32) -> anyhow::Result<()> {
+    fs::write(format!("/proc/{process}/clear_refs"), "5").context("/proc/PID/clear_refs")
+}
+
+/// The most memory, in KiB, that was resident at any time since it was forgotten.
+pub(super) fn peak_kib(process: u32) -> anyhow::Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    kibibytes(&status, "VmHWM:").context("no VmHWM in /proc/PID/status")
 }
 
 /// What the children of this process, those that have ended, have used.
@@ -57,8 +68,8 @@ fn ticks(stat: &str, first: usize) -> Option<u64> {
     Some(user + system)
 }
 
-fn resident(status: &str) -> Option<f64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+fn kibibytes(status: &str, name: &str) -> Option<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
@@ -71,7 +82,7 @@ mod tests {
         let stat = "7 (a ) b) S 1 7 7 0 -1 4194304 100 0 0 0 30 12 5 4 20 0 1 0 5 1 1";
         assert_eq!(cpu_ticks(stat), Some(42));
         assert_eq!(ticks(stat, 13), Some(9));
-        assert_eq!(resident("Name:\tx\nVmRSS:\t  2048 kB\n"), Some(2048.0));
+        assert_eq!(kibibytes("Name:\tx\nVmRSS:\t  2048 kB\n", "VmRSS:"), Some(2048.0));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! `cargo xtask bench --images`: how fast images with files are on disk, beside `tar` with the same layer; how many
-//! cores pulls use; what files cost the start of a container.
+//! cores pulls use; what files cost the start of a container; how much memory a large layer takes.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +10,7 @@ use coracle_testing::registry::Files;
 use coracle_testing::{Artifact, Cluster, Registry};
 use serde_json::json;
 
-use super::agent::children_cpu;
+use super::agent::{Usage, children_cpu, forget_peak, peak_kib};
 use super::load::{self, Template};
 use super::{IMAGE, NODE, median};
 use crate::prerequisites;
@@ -24,7 +24,7 @@ const ROUNDS: usize = 7;
 const AT_ONCE: usize = 20;
 const STARTS: usize = 15;
 
-/// Measures all three and prints them.
+/// Measures all four and prints them.
 pub(crate) fn run() -> anyhow::Result<()> {
     prerequisites::for_demo()?;
     let built = Built::all()?;
@@ -43,6 +43,7 @@ async fn measure(built: &Built, pull: &Path) -> anyhow::Result<()> {
     beside_tar(&stage.registry, pull, &image, &folder)?;
     at_once(&stage.registry, pull, &folder).await?;
     starts(&stage).await?;
+    large_layer(&stage, &program).await?;
     std::fs::remove_dir_all(folder)?;
     stage.close().await
 }
@@ -129,14 +130,47 @@ async fn at_once(registry: &Registry, pull: &Path, folder: &Path) -> anyhow::Res
     Ok(())
 }
 
+/// Pulls an image whose one layer has 1 GB, compressed, on the node.
+async fn large_layer(stage: &Stage, program: &[u8]) -> anyhow::Result<()> {
+    let image = wait("making a layer of 1 GB", async { of_one_gigabyte(program) }).await?;
+    wait("pushing it", stage.registry.push("large", TAG, &image)).await?;
+    let megabytes = image.layers[0].data.len() / 1_000_000;
+    drop(image);
+    let agent = stage.node.process_id();
+    let before = Usage::of(agent)?.resident_kib;
+    forget_peak(agent)?;
+    let began = Instant::now();
+    load::run(&stage.cluster, &template(stage, "large"), 1).await?;
+    println!(
+        "An image with a layer of {megabytes} MB: Running after {:.1} s; the agent's memory grew by {:.1} MiB at most.",
+        began.elapsed().as_secs_f64(),
+        (peak_kib(agent)? - before) / 1024.0,
+    );
+    Ok(())
+}
+
+/// The program and 40 files of 25 MB that cannot be compressed.
+fn of_one_gigabyte(program: &[u8]) -> anyhow::Result<Artifact> {
+    let mut state = 1_u64;
+    let words = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        u32::try_from(state >> 32).unwrap_or_default()
+    });
+    let noise: Vec<u8> = words.take(25_000_000 / 4).flat_map(u32::to_le_bytes).collect();
+    let files = (0..40).fold(Files::default().file("app.wasm", program), |files, number| {
+        files.file(&format!("data/{number}"), &noise)
+    });
+    Ok(Artifact::image(vec![files], &json!({ "Entrypoint": ["/app.wasm"] }))?)
+}
+
+fn template(stage: &Stage, name: &str) -> Template {
+    let image = stage.registry.image(&format!("{name}:{TAG}"));
+    Template { image, config_maps: None, probed: None }
+}
+
 /// Starts a container of a bare program and one of an image with files, in turns, on a node that has both.
 async fn starts(stage: &Stage) -> anyhow::Result<()> {
-    let template = |name: &str| Template {
-        image: stage.registry.image(&format!("{name}:{TAG}")),
-        config_maps: None,
-        probed: None,
-    };
-    let templates = [template(IMAGE), template("files")];
+    let templates = [template(stage, IMAGE), template(stage, "files")];
     for template in &templates {
         load::run(&stage.cluster, template, 1).await?;
     }
