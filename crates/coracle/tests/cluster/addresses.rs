@@ -17,7 +17,7 @@ use crate::{guests, manifests, states, until};
 const PORT: u16 = 7000;
 
 /// Whether a node started here can make a network: the tests of one have nothing to look at elsewhere.
-fn may_make_networks() -> bool {
+pub(crate) fn may_make_networks() -> bool {
     let may = rustix::process::geteuid().is_root();
     if !may {
         println!("not root: pods cannot have addresses of their own here");

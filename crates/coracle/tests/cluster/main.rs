@@ -39,6 +39,7 @@ mod lives;
 mod logs;
 mod manifests;
 mod mounts;
+mod networks;
 mod not_text;
 mod order;
 mod outage;

@@ -15,7 +15,8 @@ fn main() {
         ["udp-echo", address] => udp_echo(address),
         ["udp-ask", address, text] => udp_ask(address, text),
         ["resolve", name] => resolve(name),
-        _ => Err(io::Error::other("net echo|answer|ask|bind|udp-echo|udp-ask|resolve …")),
+        ["names", address, name, known] => names(address, name, known),
+        _ => Err(io::Error::other("net echo|answer|ask|bind|udp-echo|udp-ask|resolve|names …")),
     };
     if let Err(error) = outcome {
         println!("failed {:?}: {error}", error.kind());
@@ -114,4 +115,39 @@ fn resolve(name: &str) -> io::Result<()> {
     let mut found: Vec<String> = (name, 80).to_socket_addrs()?.map(|address| address.ip().to_string()).collect();
     found.sort();
     say(&found.join(" "))
+}
+
+/// A name server that knows one name, of which it has one IPv4 address.
+fn names(address: &str, name: &str, known: &str) -> io::Result<()> {
+    let known: std::net::Ipv4Addr = known.parse().map_err(io::Error::other)?;
+    let socket = UdpSocket::bind(address)?;
+    say("listening")?;
+    let mut buffer = [0; 512];
+    loop {
+        let (length, peer) = socket.recv_from(&mut buffer)?;
+        let Some((asked, end)) = question(&buffer[..length]) else { continue };
+        let is_known = asked.eq_ignore_ascii_case(name);
+        let has_answer = is_known && buffer[end - 3] == 1;
+        let mut answer = buffer[..end].to_vec();
+        answer[2..4].copy_from_slice(&[0x81, if is_known { 0x80 } else { 0x83 }]);
+        answer[6..12].copy_from_slice(&[0, u8::from(has_answer), 0, 0, 0, 0]);
+        if has_answer {
+            answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+            answer.extend(known.octets());
+        }
+        socket.send_to(&answer, peer)?;
+    }
+}
+
+/// The name that a query asks for, and where the question ends.
+fn question(query: &[u8]) -> Option<(String, usize)> {
+    let (mut labels, mut at) = (Vec::new(), 12);
+    loop {
+        let length = usize::from(*query.get(at)?);
+        if length == 0 {
+            return Some((labels.join("."), at + 5)).filter(|(_, end)| *end <= query.len());
+        }
+        labels.push(String::from_utf8_lossy(query.get(at + 1..at + 1 + length)?).into_owned());
+        at += 1 + length;
+    }
 }
