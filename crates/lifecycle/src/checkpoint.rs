@@ -240,6 +240,7 @@ fn exit(terminated: &ContainerStateTerminated) -> Exit {
 fn cause(terminated: &ContainerStateTerminated) -> Cause {
     match terminated.reason.as_deref() {
         Some(crate::reasons::CONTAINER_STATUS_UNKNOWN) => Cause::Lost,
+        Some(crate::reasons::START_ERROR) => Cause::Unstarted,
         Some("OOMKilled") => Cause::OutOfMemory,
         _ => Cause::Exited(terminated.exit_code),
     }

@@ -3,8 +3,8 @@ use std::time::Duration;
 use crate::event::{Action, Event, ProbeTrouble, PullTime};
 use crate::reasons::Waiting;
 use crate::{
-    Admission, ContainerRecord, ContainerState, Eviction, Face, Hook, Observed, ProbeKind, RestartPolicy,
-    Role, Why, Wish,
+    Admission, Cause, ContainerRecord, ContainerState, Eviction, Exit, Face, Hook, Observed, ProbeKind,
+    RestartPolicy, Role, Why, Wish,
 };
 
 /// One Event to write about a pod, in the kubelet's words.
@@ -96,10 +96,9 @@ pub fn notices(observed: &Observed, event: &Event) -> Vec<Notice> {
             fetch_failed(container, &image(container), *reason, message)
         }
         Event::Woke => backed_off(observed, &image),
-        Event::Started { container } => vec![
-            Notice::normal(container, "Created", created(observed, container)),
-            Notice::normal(container, "Started", "Container started"),
-        ],
+        Event::Started { container } => {
+            vec![created(observed, container), Notice::normal(container, "Started", "Container started")]
+        }
         Event::StartFailed { reason: Waiting::ContainerCreating, message, .. } => vec![Notice::of_pod(
             true,
             "FailedCreatePodSandBox",
@@ -118,16 +117,27 @@ pub fn notices(observed: &Observed, event: &Event) -> Vec<Notice> {
             format!("request to HTTPS lifecycle hook {host} got HTTP response, retry with HTTP succeeded"),
         )],
         Event::ProbeTold { container, kind, trouble } => vec![probe_told(container, *kind, trouble)],
-        Event::Exited { container, .. } => crash_loop(observed, container),
+        Event::Exited { container, exit, .. } => {
+            [unstarted(observed, container, exit), crash_loop(observed, container)].concat()
+        }
         _ => Vec::new(),
     }
 }
 
 /// What was created, as far as its image tells it: `Container created: wasip1 module`.
-fn created(observed: &Observed, name: &str) -> String {
+fn created(observed: &Observed, name: &str) -> Notice {
     let kind = observed.container(name).map(|container| container.kind.0.as_str());
     let told = kind.filter(|kind| !kind.is_empty()).map(|kind| format!(": {kind}"));
-    format!("Container created{}", told.unwrap_or_default())
+    Notice::normal(name, "Created", format!("Container created{}", told.unwrap_or_default()))
+}
+
+/// A container whose program could not be started was made all the same.
+fn unstarted(observed: &Observed, name: &str, exit: &Exit) -> Vec<Notice> {
+    if exit.cause != Cause::Unstarted {
+        return Vec::new();
+    }
+    let why = exit.message.as_deref().unwrap_or_default();
+    vec![created(observed, name), Notice::warning(name, "Failed", format!("Error: {why}"))]
 }
 
 fn judged(observed: &Observed, admission: &Admission) -> Vec<Notice> {

@@ -142,6 +142,14 @@ pub enum PrepareError {
     Failed(String),
 }
 
+impl PrepareError {
+    /// Whether the image is to blame, so that it will be no better the next time.
+    #[must_use]
+    pub fn is_of_program(&self) -> bool {
+        matches!(self, Self::Invalid(_) | Self::Unsupported(_))
+    }
+}
+
 /// Why a container could not be started. Each message names the cause.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum StartError {
@@ -172,6 +180,15 @@ pub struct Exit {
     pub finished_at: Timestamp,
 }
 
+impl Exit {
+    /// The end of a run that never began, at `now`. It began, as container runtimes tell it, at no time at all.
+    #[must_use]
+    pub fn unstarted(why: String, now: Timestamp) -> Self {
+        let (cause, started_at) = (Cause::Unstarted, Timestamp::UNIX_EPOCH);
+        Self { cause, message: Some(why), started_at, finished_at: now }
+    }
+}
+
 /// What ended a container's run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cause {
@@ -179,6 +196,8 @@ pub enum Cause {
     Exited(i32),
     /// The program failed in a way that has no code of its own; the code is what a shell would report.
     Trapped(i32),
+    /// It could not be started at all: its program is not there, or is none that can run.
+    Unstarted,
     /// It wanted more memory than its limit.
     OutOfMemory,
     /// It was asked to stop and ended for that reason, within its grace.
@@ -190,11 +209,12 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// The exit code Kubernetes shows: 137 for what was killed, 143 for what stopped when asked.
+    /// The exit code Kubernetes shows: 137 for what was killed, 143 for what stopped when asked, 128 for what never started.
     #[must_use]
     pub fn exit_code(self) -> i32 {
         match self {
             Self::Exited(code) | Self::Trapped(code) => code,
+            Self::Unstarted => 128,
             Self::OutOfMemory | Self::Killed | Self::Lost => 137,
             Self::Stopped => 143,
         }
@@ -203,7 +223,7 @@ impl Cause {
     /// Whether the program ended of its own accord, not by a hand from outside.
     #[must_use]
     pub fn is_own(self) -> bool {
-        matches!(self, Self::Exited(_) | Self::Trapped(_) | Self::OutOfMemory)
+        matches!(self, Self::Exited(_) | Self::Trapped(_) | Self::Unstarted | Self::OutOfMemory)
     }
 }
 

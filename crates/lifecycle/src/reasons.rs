@@ -105,6 +105,7 @@ impl From<&StartError> for Waiting {
 pub fn terminated(cause: Cause) -> &'static str {
     match cause {
         Cause::Exited(0) => "Completed",
+        Cause::Unstarted => START_ERROR,
         Cause::OutOfMemory => "OOMKilled",
         Cause::Lost => CONTAINER_STATUS_UNKNOWN,
         Cause::Exited(_) | Cause::Trapped(_) | Cause::Stopped | Cause::Killed => "Error",
@@ -115,6 +116,8 @@ pub fn terminated(cause: Cause) -> &'static str {
 pub const RESTARTING_ALL_CONTAINERS: &str = "RestartingAllContainers";
 /// The message that goes with [`RESTARTING_ALL_CONTAINERS`].
 pub const ANEW_MESSAGE: &str = "The container is removed because RestartAllContainers in place";
+/// A container whose program could not be started.
+pub const START_ERROR: &str = "StartError";
 /// A container that ran and of whose end nothing is known.
 pub const CONTAINER_STATUS_UNKNOWN: &str = "ContainerStatusUnknown";
 /// The message that goes with [`CONTAINER_STATUS_UNKNOWN`].

@@ -13,6 +13,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
@@ -195,7 +196,9 @@ async fn what_is_no_program_is_named_and_what_is_no_file_is_left_out() {
     for (name, why) in
         [("no-entry", "stat /nothing.wasm: no such file or directory"), ("no-program", "exec format error")]
     {
-        check(&scene, name, "RunContainerError", why).await;
+        let loops = |pod: &Pod| states::waiting_reason(pod) == "CrashLoopBackOff";
+        let pod = scene.pod(name, loops).await.unwrap();
+        assert!(states::start_error(&pod).contains(why), "{name}: {pod:?}");
         scene.event(name, "Failed", why).await.unwrap();
     }
     let odd = scene.pod("odd", states::has_ended).await.unwrap();

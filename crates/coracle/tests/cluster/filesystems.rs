@@ -78,9 +78,9 @@ async fn commands_that_cannot_be_run_are_named() {
         scene.run(name, manifests::of("Always", &container)).await.unwrap();
     }
     for (name, _, why) in cases {
-        let waits = |pod: &Pod| states::waiting_reason(pod) == "RunContainerError";
-        let pod = scene.pod(name, waits).await.unwrap();
-        let message = states::waiting(&pod).and_then(|waiting| waiting.message.clone()).unwrap_or_default();
+        let loops = |pod: &Pod| states::waiting_reason(pod) == "CrashLoopBackOff";
+        let pod = scene.pod(name, loops).await.unwrap();
+        let message = states::start_error(&pod);
         assert!(message.contains(why), "{message}");
         scene.event(name, "Failed", why).await.unwrap();
     }

@@ -51,7 +51,10 @@ async fn modules_that_cannot_run_are_named() {
         scene.run(name, manifests::once(&image, &[])).await.unwrap();
     }
     for (name, _, part) in &cases {
-        check(&scene, name, "CreateContainerError", part).await;
+        let pod = scene.pod(name, states::has_ended).await.unwrap();
+        let message = states::start_error(&pod).to_lowercase();
+        assert!(message.contains(part), "{name}: {message}");
+        assert_eq!((states::phase(&pod), states::restarts(&pod)), ("Failed", 0), "{name}");
         scene.event(name, "Failed", "Error: ").await.unwrap();
     }
     goes_on(&scene).await;

@@ -56,6 +56,13 @@ pub(crate) fn exit(pod: &Pod) -> Option<(i32, &str)> {
     Some((ended.exit_code, ended.reason.as_deref().unwrap_or_default()))
 }
 
+/// Why the program of the first container could not be started, as its latest end tells it; nothing before that.
+pub(crate) fn start_error(pod: &Pod) -> &str {
+    let ended = terminated(pod).or_else(|| last(pod));
+    let ended = ended.filter(|ended| ended.exit_code == 128 && ended.reason.as_deref() == Some("StartError"));
+    ended.and_then(|ended| ended.message.as_deref()).unwrap_or_default()
+}
+
 /// One of the pod's conditions.
 pub(crate) fn condition<'p>(pod: &'p Pod, kind: &str) -> Option<&'p PodCondition> {
     pod.status.as_ref()?.conditions.iter().flatten().find(|condition| condition.type_ == kind)

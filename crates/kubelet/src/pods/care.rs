@@ -29,7 +29,7 @@ impl Worker {
             attempt,
             kind,
             schedule,
-            handler: Handler::of_probe(probe, &declared, self.address()),
+            trial: Handler::of_probe(probe, &declared, self.address()).into(),
             handle: self.handles.get(name).cloned(),
             due: instant(due),
             follows: kind != ProbeKind::Startup && declared.startup_probe.is_some(),

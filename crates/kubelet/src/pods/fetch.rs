@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use coracle_lifecycle::reasons::Waiting;
-use coracle_lifecycle::{Credential, Event, ImageError, LocalImage, PullTime, PulledImage, Wish};
+use coracle_lifecycle::{Credential, Event, ImageError, ImageKind, LocalImage, PullTime, PulledImage, Wish};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, timeout};
@@ -34,10 +34,13 @@ pub(super) async fn fetch(
         Ok(image) => image,
         Err(Unavailable { reason, message }) => return failed(container, reason, message),
     };
-    match context.provider.prepare(&image).await {
-        Ok(kind) => Event::Fetched { container: container.to_owned(), image: Box::new(image), kind },
-        Err(error) => failed(container, Waiting::from(&error), error.to_string()),
-    }
+    let kind = match context.provider.prepare(&image).await {
+        Ok(kind) => kind,
+        // What is no program shows when it is to be started.
+        Err(error) if error.is_of_program() => ImageKind::default(),
+        Err(error) => return failed(container, Waiting::from(&error), error.to_string()),
+    };
+    Event::Fetched { container: container.to_owned(), image: Box::new(image), kind }
 }
 
 /// Why an image is not here, in the kubelet's words.

@@ -1,12 +1,17 @@
 //! The probing of one run of a container, for one purpose.
 
-use coracle_lifecycle::{Event, Handler, InvalidHandler, ProbeKind, ProbeTrouble, Schedule, Tally};
+use std::time::Duration;
+
+use coracle_lifecycle::{Event, ProbeKind, ProbeTrouble, Schedule, Tally};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::Context;
-use super::handlers::{Handle, Outcome};
+use super::handlers::{Handle, Outcome, Trial};
 use super::worker::Message;
+
+/// Tries begin at multiples of this, counted from the beginning of the agent, so that one turn of the agent serves many of them.
+const GRID: Duration = Duration::from_millis(20);
 
 /// A try that could not be made is made anew at once, so often in all.
 const TRIES: usize = 3;
@@ -17,7 +22,7 @@ pub(super) struct Probing {
     pub(super) attempt: u32,
     pub(super) kind: ProbeKind,
     pub(super) schedule: Schedule,
-    pub(super) handler: Result<Handler, InvalidHandler>,
+    pub(super) trial: Trial,
     pub(super) handle: Handle,
     /// When it may be tried for the first time.
     pub(super) due: Instant,
@@ -49,10 +54,9 @@ impl Probing {
     /// When the first try is. All pods of an agent that has just begun are probed from now on: these begin spread over
     /// the period, but for what a startup probe has held up.
     fn first(&self, began: Instant) -> Instant {
-        if !self.follows && began.elapsed() < self.schedule.period {
-            return self.due + self.schedule.period.mul_f64(fastrand::f64());
-        }
-        self.due
+        let is_early = !self.follows && began.elapsed() < self.schedule.period;
+        let spread = if is_early { self.schedule.period.mul_f64(fastrand::f64()) } else { Duration::ZERO };
+        on_grid(self.due + spread, began)
     }
 
     /// Tries once, and tells people of what is not as it should be. `None` when nothing was found out.
@@ -71,17 +75,38 @@ impl Probing {
     }
 
     async fn outcome(&self, context: &Context) -> Outcome {
-        let handler = match &self.handler {
-            Ok(handler) => handler,
-            Err(error) => return Outcome::Impossible(error.to_string()),
-        };
         let limit = self.schedule.timeout;
         for _ in 1..TRIES {
-            let outcome = context.handlers.probe(handler, &self.handle, limit).await;
+            let outcome = context.handlers.probe(&self.trial, &self.handle, limit).await;
             if !matches!(outcome, Outcome::Impossible(_)) {
                 return outcome;
             }
         }
-        context.handlers.probe(handler, &self.handle, limit).await
+        context.handlers.probe(&self.trial, &self.handle, limit).await
+    }
+}
+
+/// The next time at which tries may begin.
+fn on_grid(time: Instant, began: Instant) -> Instant {
+    let steps = time.saturating_duration_since(began).as_nanos().div_ceil(GRID.as_nanos());
+    began + GRID.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tries_wait_for_the_next_common_time() {
+        let began = Instant::now();
+        let check = |after: u64, expected: u64| {
+            let first = on_grid(began + Duration::from_millis(after), began);
+            assert_eq!(first - began, Duration::from_millis(expected));
+        };
+        check(0, 0);
+        check(1, 20);
+        check(20, 20);
+        check(86_400_001, 86_400_020);
+        assert_eq!(on_grid(began.checked_sub(GRID).unwrap_or(began), began), began);
     }
 }

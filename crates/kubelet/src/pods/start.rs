@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use coracle_lifecycle::reasons::Waiting;
 use coracle_lifecycle::{
-    Container, ContainerSpec, Event, ImageError, LocalImage, Role, RootUser, StartError, Wish,
-    ensure_non_root,
+    Container, ContainerSpec, Event, Exit, ImageError, LocalImage, PrepareError, Role, RootUser, StartError,
+    Wish, ensure_non_root,
 };
 use k8s_openapi::api::core::v1::Pod;
 use thiserror::Error;
@@ -17,6 +17,7 @@ use super::spec::{ConfigError, Resolved};
 use super::volumes::MountError;
 use super::worker::Message;
 use super::{Context, disk, spec, volumes};
+use crate::clock;
 
 /// One run of a container that is to be started.
 pub(super) struct Run {
@@ -44,12 +45,24 @@ enum Failure {
     #[error("cannot lay out the image's files: {0}")]
     Image(#[from] ImageError),
     #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    #[error(transparent)]
     Start(#[from] StartError),
 }
 
 impl Failure {
+    /// Whether there is a container, of which the program cannot run: that is an end, in the words of container runtimes.
+    fn is_of_program(&self) -> bool {
+        match self {
+            Self::Prepare(error) => error.is_of_program(),
+            Self::Start(error) => matches!(error, StartError::Command(_)),
+            _ => false,
+        }
+    }
+
     fn reason(&self) -> Waiting {
         match self {
+            Self::Prepare(error) => Waiting::from(error),
             Self::Start(error) => Waiting::from(error),
             // What is wrong with the pod as a whole, before there is a container.
             Self::Config(ConfigError::Name(_)) | Self::Volumes(_) => Waiting::ContainerCreating,
@@ -61,7 +74,7 @@ impl Failure {
     }
 }
 
-/// Starts a run and reports it, then its end: `Started` and `Exited`, or `StartFailed`.
+/// Starts a run and reports it, then its end: `Started` and `Exited`, or `StartFailed`. A program that cannot run has ended.
 pub(super) async fn start(context: &Context, pod: &Pod, run: Run, events: UnboundedSender<Message>) {
     let (container, attempt) = (run.container.clone(), run.attempt);
     // On the heap, so that the task that waits for the end does not hold what only the start needs.
@@ -71,6 +84,10 @@ pub(super) async fn start(context: &Context, pod: &Pod, run: Run, events: Unboun
                 events.send(Message::Handle { container: container.clone(), handle: Arc::clone(&handle) });
             let _ = events.send(Message::Event(Event::Started { container: container.clone() }));
             watch_end(container, attempt, handle, Some(words), events).await;
+        }
+        Err(failure) if failure.is_of_program() => {
+            let exit = Exit::unstarted(failure.to_string(), clock::now());
+            let _ = events.send(Message::Event(Event::Exited { container, attempt, exit }));
         }
         Err(failure) => {
             let (reason, message) = (failure.reason(), failure.to_string());
@@ -107,6 +124,7 @@ async fn try_start(
         // It may mount what nobody has mounted so far.
         volumes::mount(context, pod).await?;
     }
+    context.provider.prepare(&run.image).await?;
     let Resolved { mut spec, furnishing } = spec::resolve(context, pod, &declared, run).await?;
     make_directories(context, &spec, attempt).await?;
     context.images.root_file_system(&spec.image, &spec.root).await?;

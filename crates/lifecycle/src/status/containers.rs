@@ -131,18 +131,20 @@ fn awaited(observed: &Observed, container: &ContainerRecord, exit: &Exit) -> Opt
         return Some(waiting(observed, container));
     }
     let delay = container.restart_at(exit).duration_since(exit.finished_at);
+    if delay.is_zero() {
+        let is_unstarted = exit.cause == Cause::Unstarted;
+        return is_unstarted.then(|| waits(Waiting::RunContainerError, exit.message.clone()));
+    }
     let pod = observed.pod.identity();
-    (!delay.is_zero()).then(|| {
-        let message = format!(
-            "back-off {} restarting failed container={} pod={}_{}({})",
-            go_duration(delay.as_secs()),
-            container.name,
-            pod.name,
-            pod.namespace,
-            pod.uid
-        );
-        waits(Waiting::CrashLoopBackOff, Some(message))
-    })
+    let message = format!(
+        "back-off {} restarting failed container={} pod={}_{}({})",
+        go_duration(delay.as_secs()),
+        container.name,
+        pod.name,
+        pod.namespace,
+        pod.uid
+    );
+    Some(waits(Waiting::CrashLoopBackOff, Some(message)))
 }
 
 /// A duration as Go prints it: `10s`, `1m20s`, `5m0s`.

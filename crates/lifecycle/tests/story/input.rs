@@ -211,7 +211,9 @@ impl Happening {
                 Event::StartFailed { container, reason: waiting(&reason), message }
             }
             Self::Exited { container, attempt, cause, code, message } => {
-                let started_at = now - SignedDuration::from_secs(1);
+                let is_unstarted = cause == "unstarted";
+                let started_at =
+                    if is_unstarted { Timestamp::UNIX_EPOCH } else { now - SignedDuration::from_secs(1) };
                 let exit = Exit { cause: self::cause(&cause, code), message, started_at, finished_at: now };
                 Event::Exited { container, attempt, exit }
             }
@@ -338,6 +340,7 @@ fn cause(word: &str, code: i32) -> Cause {
         "exited" => Cause::Exited(code),
         "trapped" => Cause::Trapped(code),
         "outOfMemory" => Cause::OutOfMemory,
+        "unstarted" => Cause::Unstarted,
         "stopped" => Cause::Stopped,
         "killed" => Cause::Killed,
         "lost" => Cause::Lost,

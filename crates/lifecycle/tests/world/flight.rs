@@ -174,6 +174,12 @@ impl World {
             self.happen(Event::StartFailed { container, reason: Waiting::RunContainerError, message });
             return;
         }
+        if how % 8 == 3 {
+            self.ran.insert((container.clone(), attempt));
+            let exit = Exit::unstarted("no".to_owned(), self.now);
+            self.happen(Event::Exited { container, attempt, exit });
+            return;
+        }
         self.ran.insert((container.clone(), attempt));
         self.graces.remove(&container);
         self.flights.push(Flight::Run { container: container.clone(), attempt, stopping: false });

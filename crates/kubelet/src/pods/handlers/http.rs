@@ -1,31 +1,26 @@
-//! Requests of probes and hooks, as a kubelet makes them.
+//! Asking HTTP servers, as a kubelet's probes and hooks do.
 
+use std::borrow::Cow;
 use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
-use bytes::Bytes;
-use coracle_lifecycle::{Endpoint, HttpGet};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::BodyExt;
+use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::header::{
-    ACCEPT, CONNECTION, Entry, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, USER_AGENT,
-};
 use hyper::http::response::Parts;
-use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
-use url::{Position, Url};
 
 use super::Outcome;
 use super::connection::connect;
+use super::request::{Get, GetError};
 
 /// How probes name themselves.
 pub(super) const PROBE_AGENT: &str = "kube-probe/1.36";
@@ -41,7 +36,6 @@ const MOST_BODY: usize = 10 << 10;
 #[derive(Clone, Copy)]
 pub(super) struct Client<'a> {
     pub(super) tls: &'a TlsConnector,
-    pub(super) agent: &'static str,
     /// When it gives up.
     pub(super) deadline: Option<Instant>,
 }
@@ -54,20 +48,10 @@ pub(super) struct Reply {
     pub(super) body: String,
 }
 
-/// Why there is no answer, in the words of Go's HTTP client.
-#[derive(Debug, Error)]
-pub(super) enum GetError {
-    /// HTTPS was wanted, and the server speaks something else.
-    #[error("Get {0:?}: http: server gave HTTP response to HTTPS client")]
-    NotTls(String),
-    #[error("Get {url:?}: {why}")]
-    Failed { url: String, why: String },
-}
-
 /// Asks once; codes from 200 to 399 are good.
-pub(super) async fn probe(tls: &TlsConnector, wanted: &HttpGet, limit: Duration) -> Outcome {
-    let client = Client { tls, agent: PROBE_AGENT, deadline: Some(Instant::now() + limit) };
-    match client.get(wanted).await {
+pub(super) async fn probe(tls: &TlsConnector, get: &Get, limit: Duration) -> Outcome {
+    let client = Client { tls, deadline: Some(Instant::now() + limit) };
+    match client.get(get).await {
         Ok(reply) if reply.status.is_success() => Outcome::Good,
         Ok(Reply { status, body }) if status.is_redirection() => {
             Outcome::Warned(format!("Probe terminated redirects, Response body: {body}"))
@@ -84,39 +68,37 @@ impl Client<'_> {
     ///
     /// # Errors
     /// When there is no answer in time, or no end of redirects.
-    pub(super) async fn get(&self, wanted: &HttpGet) -> Result<Reply, GetError> {
-        let mut url = url(wanted)?;
-        let host = url.host_str().map(ToOwned::to_owned);
+    pub(super) async fn get(&self, get: &Get) -> Result<Reply, GetError> {
+        let mut get = Cow::Borrowed(get);
         for _ in 0..MOST_REQUESTS {
-            let (head, body) = self.in_time(&url, wanted).await?;
-            match redirect(&url, &head) {
-                Some(next) if next.host_str() == host.as_deref() => url = next,
-                _ => return Ok(Reply { status: head.status, body }),
+            let (head, body) = self.in_time(&get).await?;
+            match get.redirected(&head) {
+                Some(next) => get = Cow::Owned(next?),
+                None => return Ok(Reply { status: head.status, body }),
             }
         }
-        Err(failed(&url, format!("stopped after {MOST_REQUESTS} redirects")))
+        Err(get.failed(format!("stopped after {MOST_REQUESTS} redirects")))
     }
 
-    async fn in_time(&self, url: &Url, wanted: &HttpGet) -> Result<(Parts, String), GetError> {
-        let asking = self.ask(url, wanted);
+    async fn in_time(&self, get: &Get) -> Result<(Parts, String), GetError> {
+        let asking = self.ask(get);
         let Some(deadline) = self.deadline else { return asking.await };
         // The connection keeps the deadline itself, and has other words for it.
         let slack = Duration::from_millis(1);
         timeout_at(deadline + slack, asking).await.unwrap_or_else(|_| {
             let why = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)";
-            Err(failed(url, why.to_owned()))
+            Err(get.failed(why.to_owned()))
         })
     }
 
-    async fn ask(&self, url: &Url, wanted: &HttpGet) -> Result<(Parts, String), GetError> {
-        let request = request(url, wanted, self.agent)?;
-        let stream = self.connect(url).await?;
-        let broken = |error: hyper::Error| failed(url, broken(&error));
+    async fn ask(&self, get: &Get) -> Result<(Parts, String), GetError> {
+        let stream = self.connect(get).await?;
+        let broken = |error: hyper::Error| get.failed(broken(&error));
         let mut connection = http1::Builder::new();
         connection.title_case_headers(true);
         let (mut sender, connection) = connection.handshake(TokioIo::new(stream)).await.map_err(broken)?;
         let mut exchange = pin!(async {
-            let (head, body) = sender.send_request(request).await?.into_parts();
+            let (head, body) = sender.send_request(get.request()).await?.into_parts();
             Ok::<_, hyper::Error>((head, beginning(body).await?))
         });
         tokio::select! {
@@ -128,17 +110,18 @@ impl Client<'_> {
         .map_err(broken)
     }
 
-    async fn connect(&self, url: &Url) -> Result<Either<TlsStream<TcpStream>, TcpStream>, GetError> {
-        let endpoint = endpoint(url);
-        let stream = connect(&endpoint, self.deadline).await.map_err(|why| failed(url, with_timeout(why)))?;
-        if url.scheme() != "https" {
+    async fn connect(&self, get: &Get) -> Result<Either<Box<TlsStream<TcpStream>>, TcpStream>, GetError> {
+        let server = &get.server;
+        let stream = connect(server, self.deadline).await.map_err(|why| get.failed(with_timeout(why)))?;
+        if !get.is_secure() {
             return Ok(Either::Right(stream));
         }
-        let name = ServerName::try_from(endpoint.host).map_err(|error| failed(url, error.to_string()))?;
+        let name =
+            ServerName::try_from(server.host.clone()).map_err(|error| get.failed(error.to_string()))?;
         match self.tls.connect(name, stream).await {
-            Ok(stream) => Ok(Either::Left(stream)),
-            Err(error) if is_not_tls(&error) => Err(GetError::NotTls(shown(url))),
-            Err(error) => Err(failed(url, error.to_string())),
+            Ok(stream) => Ok(Either::Left(Box::new(stream))),
+            Err(error) if is_not_tls(&error) => Err(GetError::NotTls(get.shown())),
+            Err(error) => Err(get.failed(error.to_string())),
         }
     }
 }
@@ -149,10 +132,6 @@ fn with_timeout(why: String) -> String {
         return format!("{why} (Client.Timeout exceeded while awaiting headers)");
     }
     why
-}
-
-fn failed(url: &Url, why: String) -> GetError {
-    GetError::Failed { url: shown(url), why }
 }
 
 /// What Go says of an answer that is none.
@@ -170,72 +149,6 @@ fn broken(error: &hyper::Error) -> String {
 fn is_not_tls(error: &io::Error) -> bool {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     matches!(inner, Some(rustls::Error::InvalidMessage(_)))
-}
-
-/// The path of a pod may hold a query, and what no URL may hold.
-fn url(wanted: &HttpGet) -> Result<Url, GetError> {
-    let scheme = if wanted.tls { "https" } else { "http" };
-    let server = format!("{scheme}://{}", wanted.endpoint);
-    let mut url = Url::parse(&server)
-        .map_err(|error| GetError::Failed { url: server.clone(), why: error.to_string() })?;
-    let path = wanted.path.split('#').next().unwrap_or_default();
-    let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
-    url.set_path(path);
-    url.set_query(query);
-    Ok(url)
-}
-
-/// A URL with its port, whatever it is, as a kubelet writes it.
-fn shown(url: &Url) -> String {
-    format!("{}://{}{}", url.scheme(), endpoint(url), &url[Position::BeforePath..Position::AfterQuery])
-}
-
-fn endpoint(url: &Url) -> Endpoint {
-    let host = url.host_str().unwrap_or_default();
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    Endpoint { host, port: url.port_or_known_default().unwrap_or_default() }
-}
-
-fn request(url: &Url, wanted: &HttpGet, agent: &'static str) -> Result<Request<Empty<Bytes>>, GetError> {
-    let wrong = |error: hyper::http::Error| failed(url, error.to_string());
-    let mut headers = headers(wanted).map_err(wrong)?;
-    for (name, usual) in [(USER_AGENT, agent), (ACCEPT, "*/*")] {
-        match headers.entry(name) {
-            Entry::Vacant(entry) => {
-                entry.insert(HeaderValue::from_static(usual));
-            }
-            Entry::Occupied(entry) if entry.get().is_empty() => {
-                entry.remove();
-            }
-            Entry::Occupied(_) => {}
-        }
-    }
-    if !headers.contains_key(HOST) {
-        let host = HeaderValue::try_from(endpoint(url).to_string());
-        headers.insert(HOST, host.map_err(|error| wrong(error.into()))?);
-    }
-    headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    let target = &url[Position::BeforePath..Position::AfterQuery];
-    let mut request = Request::get(target).body(Empty::new()).map_err(wrong)?;
-    *request.headers_mut() = headers;
-    Ok(request)
-}
-
-fn headers(wanted: &HttpGet) -> Result<HeaderMap, hyper::http::Error> {
-    let mut headers = HeaderMap::new();
-    for (name, value) in &wanted.headers {
-        headers.append(HeaderName::try_from(name)?, HeaderValue::try_from(value)?);
-    }
-    Ok(headers)
-}
-
-/// Where an answer sends the client on.
-fn redirect(url: &Url, head: &Parts) -> Option<Url> {
-    if !matches!(head.status.as_u16(), 301 | 302 | 303 | 307 | 308) {
-        return None;
-    }
-    let next = url.join(head.headers.get(LOCATION)?.to_str().ok()?).ok()?;
-    matches!(next.scheme(), "http" | "https").then_some(next)
 }
 
 async fn beginning(mut body: Incoming) -> Result<String, hyper::Error> {

@@ -5,6 +5,7 @@ mod connection;
 mod grpc;
 mod health;
 mod http;
+mod request;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -17,7 +18,8 @@ use thiserror::Error;
 use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsConnector;
 
-use http::{Client, GetError};
+use http::Client;
+use request::{Get, GetError};
 
 /// A container that probes and hooks are of; `None` when it is no longer there.
 pub(super) type Handle = Option<Arc<dyn Container>>;
@@ -33,6 +35,28 @@ pub(super) enum Outcome {
     Impossible(String),
 }
 
+/// A probe, made ready to be tried again and again.
+pub(super) enum Trial {
+    Exec(Vec<String>),
+    Http(Result<Box<Get>, GetError>),
+    Tcp(Endpoint),
+    Grpc { endpoint: Endpoint, service: String },
+    Impossible(InvalidHandler),
+}
+
+impl From<Result<Handler, InvalidHandler>> for Trial {
+    fn from(handler: Result<Handler, InvalidHandler>) -> Self {
+        match handler {
+            Ok(Handler::Exec(command)) => Self::Exec(command),
+            Ok(Handler::Http(wanted)) => Self::Http(Get::new(&wanted, http::PROBE_AGENT).map(Box::new)),
+            Ok(Handler::Tcp(endpoint)) => Self::Tcp(endpoint),
+            Ok(Handler::Grpc { endpoint, service }) => Self::Grpc { endpoint, service },
+            Ok(Handler::Sleep(_)) => Self::Impossible(InvalidHandler::Missing),
+            Err(invalid) => Self::Impossible(invalid),
+        }
+    }
+}
+
 /// Why a hook did not do what it should.
 #[derive(Debug, Error)]
 pub(super) enum HookError {
@@ -42,8 +66,8 @@ pub(super) enum HookError {
     Exec(#[from] ExecError),
     #[error("the command ended with exit code {code}: {output}")]
     Code { code: i32, output: String },
-    #[error("{0}")]
-    Http(String),
+    #[error(transparent)]
+    Http(#[from] GetError),
 }
 
 /// Tries probes and runs hooks.
@@ -59,13 +83,14 @@ impl Handlers {
     }
 
     /// Tries a probe once; the try is given up after `limit`, and counts as a bad one then.
-    pub(super) async fn probe(&self, handler: &Handler, container: &Handle, limit: Duration) -> Outcome {
-        match handler {
-            Handler::Exec(command) => command::probe(container, command, limit).await,
-            Handler::Http(wanted) => http::probe(&self.tls, wanted, limit).await,
-            Handler::Tcp(endpoint) => probe_connection(endpoint, limit).await,
-            Handler::Grpc { endpoint, service } => grpc::probe(endpoint, service, limit).await,
-            Handler::Sleep(_) => Outcome::Impossible(InvalidHandler::Missing.to_string()),
+    pub(super) async fn probe(&self, trial: &Trial, container: &Handle, limit: Duration) -> Outcome {
+        match trial {
+            Trial::Exec(command) => command::probe(container, command, limit).await,
+            Trial::Http(Ok(get)) => http::probe(&self.tls, get, limit).await,
+            Trial::Http(Err(error)) => Outcome::Bad(error.to_string()),
+            Trial::Tcp(endpoint) => probe_connection(endpoint, limit).await,
+            Trial::Grpc { endpoint, service } => grpc::probe(endpoint, service, limit).await,
+            Trial::Impossible(invalid) => Outcome::Impossible(invalid.to_string()),
         }
     }
 
@@ -88,15 +113,15 @@ impl Handlers {
 
     /// Any answer will do: <https://github.com/kubernetes/kubernetes/blob/v1.36.0/pkg/kubelet/lifecycle/handlers.go>.
     async fn hook_by_http(&self, wanted: &HttpGet) -> Result<Option<Endpoint>, HookError> {
-        let client = Client { tls: &self.tls, agent: http::HOOK_AGENT, deadline: None };
-        match client.get(wanted).await {
+        let client = Client { tls: &self.tls, deadline: None };
+        match client.get(&Get::new(wanted, http::HOOK_AGENT)?).await {
             Ok(_) => Ok(None),
             Err(GetError::NotTls(_)) => {
                 let plain = wanted.without_tls();
-                let answer = client.get(&plain).await.map_err(|error| HookError::Http(error.to_string()));
-                answer.map(|_| Some(plain.endpoint))
+                client.get(&Get::new(&plain, http::HOOK_AGENT)?).await?;
+                Ok(Some(plain.endpoint))
             }
-            Err(error) => Err(HookError::Http(error.to_string())),
+            Err(error) => Err(error.into()),
         }
     }
 }

@@ -68,11 +68,11 @@ fn get(endpoint: &Endpoint, tls: bool) -> HttpGet {
 }
 
 async fn probe(handler: Handler) -> Outcome {
-    Handlers::new().probe(&handler, &None, PATIENCE).await
+    Handlers::new().probe(&Ok(handler).into(), &None, PATIENCE).await
 }
 
 async fn probe_shortly(handler: Handler) -> Outcome {
-    Handlers::new().probe(&handler, &None, MOMENT).await
+    Handlers::new().probe(&Ok(handler).into(), &None, MOMENT).await
 }
 
 /// What a probe of an HTTP server says that gives these answers.
@@ -229,7 +229,9 @@ async fn a_hook_takes_any_answer_and_no_silence() {
     let (closed, endpoint) = listen().await;
     drop(closed);
     let failed = handlers.hook(&Handler::Http(get(&endpoint, false)), &None).await;
-    assert!(matches!(failed, Err(HookError::Http(text)) if text.contains("connection refused")));
+    assert!(
+        matches!(failed, Err(HookError::Http(error)) if error.to_string().contains("connection refused"))
+    );
     assert!(handlers.hook(&Handler::Tcp(endpoint), &None).await.is_err());
 }
 

@@ -65,12 +65,16 @@ async fn pull_secrets_come_along_and_their_absence_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_image_that_cannot_be_prepared_says_why() {
+async fn an_image_that_is_no_program_ends_its_pod() {
     let scene = Scene::new().await;
-    scene.create("p", pod("Always", "unknown-import"));
-    let shown = scene.waits("p", "CreateContainerError").await;
-    assert_eq!(container(&shown)["state"]["waiting"]["message"], "unknown import env.foo");
+    scene.create("p", pod("Never", "unknown-import"));
+    let shown = scene.phase("p", "Failed").await;
+    let ended = &container(&shown)["state"]["terminated"];
+    let told = (&ended["exitCode"], &ended["reason"], &ended["message"], &ended["startedAt"]);
+    let began = json!("1970-01-01T00:00:00Z");
+    assert_eq!(told, (&json!(128), &json!("StartError"), &json!("unknown import env.foo"), &began));
     assert_eq!(scene.event("Failed").await, "Error: unknown import env.foo");
+    assert!(scene.runtime.state.borrow().runs.is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@ use std::path::Path;
 
 use coracle_lifecycle::{Cause, PodUid, StartError};
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::pods::testing::{Scene, conditions, container, pod};
 
@@ -104,6 +104,22 @@ async fn a_run_that_cannot_start_is_tried_again() {
     scene.runtime.change(|runtime| runtime.refusal = None);
     let shown = scene.phase("p", "Running").await;
     assert_eq!(container(&shown)["restartCount"], 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_is_not_there_loops_as_a_program_that_fails() {
+    let scene = Scene::new().await;
+    let refusal = StartError::Command("exec: \"x\": executable file not found in $PATH".to_owned());
+    scene.runtime.change(|runtime| runtime.refusal = Some(refusal.clone()));
+    scene.create("p", pod("OnFailure", "app"));
+    let shown = scene.waits("p", "CrashLoopBackOff").await;
+    let last = &container(&shown)["lastState"]["terminated"];
+    assert_eq!((&last["exitCode"], &last["reason"]), (&json!(128), &json!("StartError")));
+    assert_eq!(last["message"], refusal.to_string());
+    scene.runtime.change(|runtime| runtime.refusal = None);
+    let is_up = |pod: &Value| !container(pod)["state"]["running"].is_null();
+    let shown = scene.pod("p", "up after its command came", is_up).await;
+    assert!(container(&shown)["restartCount"].as_i64() >= Some(2));
 }
 
 #[tokio::test(start_paused = true)]
