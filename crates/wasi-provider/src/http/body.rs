@@ -9,12 +9,14 @@ use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 use wasmtime_wasi_http::{Error, WasiBody};
 
+use super::alarm::Alarm;
 use super::exchange::Exchange;
 use super::journal::Journal;
 use super::pace::Pace;
+use super::work::Helper;
 
 type Polled = Poll<Option<Result<Frame<Bytes>, Error>>>;
 
@@ -133,14 +135,21 @@ pub(super) struct GuestBody {
     exchange: Arc<Exchange>,
     journal: Arc<Journal>,
     alarm: Alarm,
+    helper: Helper,
 }
 
 impl GuestBody {
-    pub(super) fn new(body: WasiBody, exchange: Arc<Exchange>, journal: Arc<Journal>) -> Self {
-        Self { body, exchange, journal, alarm: Alarm::default() }
+    pub(super) fn new(
+        body: WasiBody,
+        exchange: Arc<Exchange>,
+        journal: Arc<Journal>,
+        helper: Helper,
+    ) -> Self {
+        Self { body, exchange, journal, alarm: Alarm::default(), helper }
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Polled {
+        self.helper.go_on(context);
         let polled = match Pin::new(&mut self.body).poll_frame(context) {
             Poll::Ready(polled) => polled,
             Poll::Pending => {
@@ -153,7 +162,8 @@ impl GuestBody {
         match &polled {
             Some(Ok(_)) => self.exchange.go_on(),
             Some(Err(error)) => self.journal.broke_off(&self.exchange, error),
-            None => {}
+            // Most have little left to do.
+            None => self.helper.go_on(context),
         }
         Poll::Ready(polled)
     }
@@ -163,19 +173,5 @@ impl Drop for GuestBody {
     fn drop(&mut self) {
         // What the guest does afterwards has its time from here.
         self.exchange.go_on();
-    }
-}
-
-/// A timer that is made when it is first needed.
-#[derive(Default)]
-struct Alarm(Option<Pin<Box<Sleep>>>);
-
-impl Alarm {
-    fn poll(&mut self, at: Instant, context: &mut Context<'_>) -> Poll<()> {
-        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(at)));
-        if sleep.deadline() != at {
-            sleep.as_mut().reset(at);
-        }
-        sleep.as_mut().poll(context)
     }
 }

@@ -3,8 +3,10 @@
 //! While no request is being answered there is no instance. Each request gets a fresh one, unless the pod's annotations
 //! allow instances to be used again; see [`Settings`].
 
+mod alarm;
 mod body;
 mod connection;
+mod desk;
 mod exchange;
 mod instances;
 mod job;
@@ -15,6 +17,7 @@ mod pool;
 mod refusal;
 mod service;
 mod settings;
+mod work;
 mod worker;
 
 use std::io;
@@ -113,6 +116,7 @@ impl Door {
             () = service.drain.cancelled() => {}
         }
         self.accept_rest(listener);
+        service.pool.close();
         service.tasks.finished().await;
         debug!(container = %service.run.spec().id, counts = ?service.journal.counts(), "served");
     }
@@ -182,5 +186,6 @@ impl Door {
 impl Drop for Door {
     fn drop(&mut self) {
         self.service.tasks.abort();
+        self.service.pool.close();
     }
 }

@@ -1,8 +1,9 @@
 //! What answers a container's requests.
 
+use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 
 use futures::FutureExt as _;
 use futures::channel::oneshot;
@@ -13,10 +14,11 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wasmtime_wasi_http::WasiBody;
 
+use super::alarm::Alarm;
 use super::body::{Answer, GuestBody, RequestBody};
 use super::exchange::Exchange;
 use super::instances::{Instances, MakeError};
@@ -25,6 +27,7 @@ use super::journal::Journal;
 use super::pool::Pool;
 use super::refusal::{self, Refusal};
 use super::settings::Settings;
+use super::work::{Helper, Shift};
 use super::worker::Worker;
 use crate::container::Run;
 use crate::tasks::Tasks;
@@ -43,17 +46,21 @@ pub(super) struct Service {
 }
 
 impl Service {
-    /// Gives a request to an instance: one that waits for it, or a fresh one.
-    pub(super) fn dispatch(self: &Arc<Self>, job: Box<Job>) {
-        let Err(job) = self.pool.offer(job) else { return };
-        let worker = AssertUnwindSafe(Worker::new(Arc::clone(self)).run(job)).catch_unwind();
-        let worker = self.run.turn(Box::pin(worker));
-        let service = Arc::clone(self);
-        self.tasks.spawn(async move {
-            if let Some(Err(_panic)) = worker.await {
-                service.journal.trapped(&"the runtime failed");
-            }
-        });
+    /// Gives a request to an instance: one that waits for it, or a fresh one. What answers it is done in the turns of whoever
+    /// has what is returned, and after that in a task's.
+    pub(super) fn dispatch(self: &Arc<Self>, job: Box<Job>) -> Helper {
+        let work = match self.pool.offer(job) {
+            Ok(work) => work,
+            Err(job) => Some(Worker::new(Arc::clone(self)).begin(job)),
+        };
+        let Some(work) = work else { return Helper::default() };
+        let shift = Shift::new(Arc::clone(self), work);
+        if self.settings.shares_instances() {
+            // No request waits for the client of another.
+            self.tasks.spawn(shift);
+            return Helper::default();
+        }
+        Helper::with(shift)
     }
 
     /// Answers a request, whatever comes of it.
@@ -85,11 +92,11 @@ impl Service {
         }
         let request = request.map(|body| RequestBody::new(body, Arc::clone(&exchange), limit).boxed_unsync());
         let (answer, answered) = oneshot::channel();
-        self.dispatch(Box::new(Job { request, answer, exchange: Arc::clone(&exchange) }));
-        let response = self.awaited(&exchange, answered).await?;
+        let mut helper = self.dispatch(Box::new(Job { request, answer, exchange: Arc::clone(&exchange) }));
+        let response = self.awaited(&exchange, answered, &mut helper).await?;
         self.journal.answered();
         let journal = Arc::clone(&self.journal);
-        Ok(response.map(|body| Answer::Guest(GuestBody::new(body, exchange, journal))))
+        Ok(response.map(|body| Answer::Guest(GuestBody::new(body, exchange, journal, helper))))
     }
 
     /// The guest's answer, or why there is none.
@@ -97,17 +104,23 @@ impl Service {
         &self,
         exchange: &Exchange,
         mut answered: oneshot::Receiver<wasmtime::Result<Response<WasiBody>>>,
+        helper: &mut Helper,
     ) -> Result<Response<WasiBody>, Refusal> {
-        let answer = loop {
-            match timeout_at(exchange.deadline(), &mut answered).await {
-                Ok(answer) => break answer,
-                Err(_) if exchange.deadline() > Instant::now() => {}
-                Err(_) => {
-                    let refusal = exchange.fault().map_or(refusal::LATE, Refusal::of_fault);
-                    self.journal.failed(exchange, &refusal.text);
-                    return Err(refusal);
-                }
+        let mut late = Alarm::default();
+        let answer = poll_fn(|context| {
+            helper.go_on(context);
+            if let Poll::Ready(answer) = answered.poll_unpin(context) {
+                return Poll::Ready(Some(answer));
             }
+            while exchange.deadline() > Instant::now() {
+                ready!(late.poll(exchange.deadline(), context));
+            }
+            Poll::Ready(None)
+        });
+        let Some(answer) = answer.await else {
+            let refusal = exchange.fault().map_or(refusal::LATE, Refusal::of_fault);
+            self.journal.failed(exchange, &refusal.text);
+            return Err(refusal);
         };
         match (answer, exchange.fault()) {
             (_, Some(fault)) => Err(Refusal::of_fault(fault)),

@@ -70,6 +70,11 @@ impl Settings {
         Ok(settings)
     }
 
+    /// Whether an instance may answer several requests at a time.
+    pub(crate) fn shares_instances(&self) -> bool {
+        self.instance_concurrency > 1
+    }
+
     fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         match name {
             "concurrency" => self.concurrency = number(value, 1..=10_000)?,
