@@ -35,7 +35,7 @@ pub(crate) fn build(root: &Path) -> anyhow::Result<Guests> {
     for program in demos_with(root, "go.mod")? {
         step(&format!("guests: {}", program.display()), || build_go(&root.join(&program), &scratch, &dir))?;
     }
-    let mut programs = ["crates/guests/rust", "crates/guests/servers"].map(PathBuf::from).to_vec();
+    let mut programs = ["crates/guests/rust", "crates/guests/components"].map(PathBuf::from).to_vec();
     programs.extend(demos_with(root, "Cargo.toml")?);
     let toolchain = rust::Toolchain::find(root, &target)?;
     for platform in rust::PLATFORMS {

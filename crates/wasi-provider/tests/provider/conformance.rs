@@ -1,4 +1,4 @@
-//! The provider does what any provider must do, with modules and with components.
+//! The provider does what any provider must do, with modules and with components of WASI 0.2 and 0.3.
 
 use std::path::Path;
 
@@ -35,5 +35,16 @@ async fn components_conform() {
     // The adapter passes on 0 and "not 0" only, so this one says its code itself.
     let mut programs = programs(folder.path(), machine::component);
     programs.exit_code = machine::guest(folder.path(), "exit-code");
+    check_all(&Bench::new(&provider, folder.path()), &programs).await;
+}
+
+#[tokio::test]
+async fn concurrent_components_conform() {
+    let folder = tempfile::tempdir().unwrap();
+    let provider = machine::provider(folder.path());
+    let bytes = coracle_testing::fixtures::built("command-concurrent-rust").unwrap();
+    // It has the name of what it is to do.
+    let mut programs = programs(folder.path(), |folder, name| machine::image(folder, name, &bytes));
+    programs.tools = machine::image(folder.path(), "tools", &bytes);
     check_all(&Bench::new(&provider, folder.path()), &programs).await;
 }

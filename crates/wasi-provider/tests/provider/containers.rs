@@ -123,6 +123,28 @@ async fn concurrent_components_run() {
 }
 
 #[tokio::test]
+async fn concurrent_components_see_what_others_see() {
+    let machine = Machine::new();
+    let bench = machine.bench();
+    let program = machine::built(machine.path(), "command-concurrent-rust");
+    let run = async |args: &[&str]| {
+        let mut spec = bench.spec(&program, args);
+        spec.env = vec![("B".to_owned(), "2".to_owned()), ("A".to_owned(), "1".to_owned())];
+        fs::write(spec.root.join("own"), "of the container\n").unwrap();
+        let (exit, _) = bench.run(spec.clone()).await;
+        (exit.cause.exit_code(), log_lines(&spec))
+    };
+    let ended =
+        |code, lines: &[&str]| (code, lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>());
+    assert_eq!(run(&["environment"]).await, ended(0, &["stdout F A=1", "stdout F B=2"]));
+    assert_eq!(run(&["complain", "no"]).await, ended(0, &["stderr F no"]));
+    assert_eq!(run(&["show", "/", "own"]).await, ended(0, &["stdout F of the container"]));
+    assert_eq!(run(&["show", "/", "../own"]).await, ended(0, &["stdout F ErrorCode::NotPermitted"]));
+    assert_eq!(run(&["copy"]).await, ended(0, &[]));
+    assert_eq!(run(&["nothing known"]).await, ended(1, &[]));
+}
+
+#[tokio::test]
 async fn a_memory_limit_holds_from_the_first_page_and_for_data() {
     let machine = Machine::new();
     let bench = machine.bench();

@@ -44,8 +44,12 @@ impl wasip3::exports::http::handler::Guest for Server {
             }
             "/echo" => Ok(echo(request)),
             "/fetch" => Ok(text(fetch(argument).await.unwrap_or_else(|error| format!("{error:?}\n")))),
-            "/tcp" => Ok(text(network::ask_tcp(argument).await.unwrap_or_else(|error| format!("{error:?}\n")))),
-            "/udp" => Ok(text(network::ask_udp(argument).await.unwrap_or_else(|error| format!("{error:?}\n")))),
+            "/tcp" => {
+                Ok(text(network::ask_tcp(argument).await.unwrap_or_else(|error| format!("{error:?}\n"))))
+            }
+            "/udp" => {
+                Ok(text(network::ask_udp(argument).await.unwrap_or_else(|error| format!("{error:?}\n"))))
+            }
             "/listen" => Ok(text(network::listen(argument).unwrap_or_else(|error| format!("{error:?}\n")))),
             "/resolve" => Ok(text(network::resolve(argument).await)),
             "/half" => Ok(half()),
