@@ -12,8 +12,8 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 use rustix::process::Pid;
 
-/// Terminal signals are not for it; folders are `$@`; a folder is tried again while the killed still let go of it;
-/// `--one-file-system`, because a node under test may have mounts in its root directory.
+/// Terminal signals are not for it; folders are `$@`; a folder is tried again while the killed still let go of it. A node under
+/// test may have mounts in its root directory: they are taken away, and `--one-file-system` spares those that cannot be.
 const SCRIPT: &str = r#"
 trap '' HUP INT TERM
 groups=
@@ -26,7 +26,11 @@ while IFS=' ' read -r word rest; do
 done
 for group in $groups; do kill -s KILL -- "-$group" 2>/dev/null; done
 for folder in "$@"; do
-  tries=0
+  while read -r _ _ _ _ place _; do
+    case $place in "$folder"/*) places="$place $places" ;; esac
+  done 2>/dev/null </proc/self/mountinfo
+  for place in $places; do umount -l -- "$place" 2>/dev/null; done
+  tries=0; places=
   until rm -rf --one-file-system -- "$folder" 2>/dev/null || [ "$tries" -ge 50 ]; do
     tries=$((tries + 1)); sleep 0.1
   done

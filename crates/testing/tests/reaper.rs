@@ -28,6 +28,12 @@ async fn a_killed_process_leaves_neither_processes_nor_folders() {
     assert!(processes.iter().all(|id| process_exists(id)), "{processes:?}");
     assert!(folders.iter().all(|folder| Path::new(folder).is_dir()), "{folders:?}");
 
+    // Who may not mount has left nothing mounted.
+    let place = Path::new(&folders[0]).join("place");
+    std::fs::create_dir(&place).unwrap();
+    let _ = rustix::mount::mount("tmpfs", &place, "tmpfs", rustix::mount::MountFlags::empty(), None);
+    std::fs::write(place.join("file"), "").unwrap();
+
     child.kill().unwrap();
     child.wait().unwrap();
 
