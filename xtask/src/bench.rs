@@ -15,6 +15,7 @@ pub(crate) mod images;
 mod load;
 mod probes;
 mod serving;
+mod volumes;
 mod watches;
 
 use agent::Usage;
@@ -49,7 +50,10 @@ pub(crate) fn run(loads: &[usize], config_maps: Option<usize>) -> anyhow::Result
         })
         .collect::<Result<_, _>>()?;
     print(&rows);
-    runtime.block_on(serving::measure(&built))?.print();
+    match config_maps {
+        Some(config_maps) => runtime.block_on(volumes::measure(&built, config_maps))?.print(),
+        None => runtime.block_on(serving::measure(&built))?.print(),
+    }
     Ok(())
 }
 

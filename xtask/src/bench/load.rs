@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use coracle_testing::Cluster;
 use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::api::authentication::v1::TokenRequest;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::runtime::watcher::{self, Event, watcher};
@@ -95,6 +96,63 @@ pub(super) async fn run(cluster: &Cluster, template: &Template, pods: usize) -> 
         tokio::time::timeout(LIMIT, gone).await.context("the first pod did not go")??;
     }
     Ok(started)
+}
+
+/// Runs one pod after the other, of each template in turns, in a namespace where one of the last template runs all the time:
+/// what that one refers to is on the node already. Gives how long the API server took for a token, once in each round.
+pub(super) async fn run_in_turns(
+    cluster: &Cluster,
+    templates: [&Template; 2],
+    rounds: usize,
+) -> anyhow::Result<Vec<Duration>> {
+    let namespace = cluster.namespace().await?;
+    let client = cluster.admin().await?;
+    if let Some(config_maps) = templates.iter().find_map(|template| template.config_maps) {
+        create_objects(client.clone(), &namespace, config_maps).await?;
+    }
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+    let accounts: Api<ServiceAccount> = Api::namespaced(client, &namespace);
+    let mut tokens = Vec::new();
+    let mut events = Box::pin(watcher(pods.clone(), watcher::Config::default()));
+    let standing = pods.create(&PostParams::default(), &pod(0, templates[1])?).await?.name_any();
+    sees(&mut events, &standing, is_of_running).await?;
+    for (number, template) in templates.into_iter().cycle().take(rounds * 2).enumerate() {
+        let name = pods.create(&PostParams::default(), &pod(number + 1, template)?).await?.name_any();
+        sees(&mut events, &name, is_of_running).await?;
+        pods.delete(&name, &DeleteParams::default().grace_period(0)).await?;
+        sees(&mut events, &name, |event| matches!(event, Event::Delete(_))).await?;
+        if template.config_maps.is_some() {
+            let asked = Instant::now();
+            accounts
+                .create_token_request("default", &PostParams::default(), &TokenRequest::default())
+                .await?;
+            tokens.push(asked.elapsed());
+        }
+    }
+    Ok(tokens)
+}
+
+/// Waits for an event of one pod.
+async fn sees(
+    events: &mut (impl StreamExt<Item = watcher::Result<Event<Pod>>> + Unpin),
+    name: &str,
+    is_meant: impl Fn(&Event<Pod>) -> bool,
+) -> anyhow::Result<()> {
+    let seen = async {
+        loop {
+            let event = events.next().await.context("the watch of the pods ended")??;
+            let (Event::Apply(pod) | Event::InitApply(pod) | Event::Delete(pod)) = &event else { continue };
+            if pod.name_any() == name && is_meant(&event) {
+                return anyhow::Ok(());
+            }
+        }
+    };
+    tokio::time::timeout(LIMIT, seen).await.with_context(|| format!("pod {name} in time"))?
+}
+
+fn is_of_running(event: &Event<Pod>) -> bool {
+    let (Event::Apply(pod) | Event::InitApply(pod)) = event else { return false };
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
 }
 
 /// Creates the pods, dealt out to the clients, and notes when each request began.

@@ -21,7 +21,7 @@ const KNOWN_IMAGES: usize = 40;
 pub(super) struct Serving {
     new_image: Vec<Duration>,
     /// From the watch's event to the answer to the status by which a pod runs whose image is here, in milliseconds.
-    node: Vec<u64>,
+    node: Vec<f64>,
     http: Vec<http::Row>,
 }
 
@@ -58,7 +58,7 @@ async fn new_images(stage: &Stage, guests: &Path) -> anyhow::Result<Vec<Duration
 }
 
 /// The node's own time for one pod after the other whose image is here.
-async fn known_image(stage: &Stage) -> anyhow::Result<Vec<u64>> {
+async fn known_image(stage: &Stage) -> anyhow::Result<Vec<f64>> {
     let template =
         Template { image: stage.registry.image(&format!("new-0:{TAG}")), config_maps: None, probed: None };
     let before = node_times(stage)?.len();
@@ -66,12 +66,12 @@ async fn known_image(stage: &Stage) -> anyhow::Result<Vec<u64>> {
         load::run(&stage.cluster, &template, 1).await?;
     }
     let mut times = node_times(stage)?.split_off(before);
-    times.sort_unstable();
+    times.sort_by(f64::total_cmp);
     Ok(times)
 }
 
 /// What the node says in its log of each pod's start, in milliseconds.
-fn node_times(stage: &Stage) -> anyhow::Result<Vec<u64>> {
+pub(super) fn node_times(stage: &Stage) -> anyhow::Result<Vec<f64>> {
     let log = stage.node.log()?;
     let lines = log.lines().filter(|line| line.contains("the pod runs"));
     let number = |line: &str| line.split("milliseconds=").nth(1)?.split_whitespace().next()?.parse().ok();
@@ -79,7 +79,7 @@ fn node_times(stage: &Stage) -> anyhow::Result<Vec<u64>> {
 }
 
 /// The value that so many of a hundred do not exceed.
-fn percentile(sorted: &[u64], percent: usize) -> u64 {
+fn percentile(sorted: &[f64], percent: usize) -> f64 {
     sorted.get((sorted.len() * percent).div_ceil(100).saturating_sub(1)).copied().unwrap_or_default()
 }
 
