@@ -14,6 +14,7 @@ mod layout;
 mod memory;
 mod pods;
 mod tree;
+mod waits;
 mod watching;
 
 pub mod node;

@@ -120,13 +120,13 @@ async fn pods_get_the_certificates_that_a_signer_issues_and_wait_for_them() {
     scene.run("denied", spec("ED25519").await).await.unwrap();
     let asked = request(&scene, "denied").await;
     let name = asked.name_any();
-    let pending = format!("PodCertificateRequest {name:?} is not issued yet");
     let failed = |why: &str| format!("MountVolume.SetUp failed for volume \"v\" : {why}");
-    scene.event("denied", "FailedMount", &failed(&pending)).await.unwrap();
+    scene.event("denied", "FailedMount", &failed("credential bundle is not issued yet")).await.unwrap();
     answer(&scene, &asked, "Denied", json!({})).await;
-    let denied = format!(
-        "PodCertificateRequest {name:?} was denied, reason=\"TestReason\", message=\"as the test wants\""
-    );
+    let why = "reason=\"TestReason\", message=\"as the test wants\"";
+    let told = format!("PodCertificateRequest {}/{name} was denied, {why}", scene.namespace);
+    scene.event("denied", "Denied", &told).await.unwrap();
+    let denied = format!("PodCertificateRequest was permanently denied: {}", why.replace(',', ""));
     scene.event("denied", "FailedMount", &failed(&denied)).await.unwrap();
     scene.pod("denied", |pod: &Pod| states::waiting_reason(pod) == "ContainerCreating").await.unwrap();
 

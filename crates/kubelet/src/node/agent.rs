@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::complaint::Complaint;
 use super::lease::LeaseKeeper;
-use super::patience::Complaint;
 use super::reporter::{ReadFacts, Readiness, Reporter};
 use super::{Facts, NodeSettings};
 use crate::answers::is_expired;

@@ -5,6 +5,7 @@ use tokio::time::timeout;
 
 use super::FactsError;
 use crate::answers::words;
+use crate::waits::Waits;
 
 /// How long one call of a heartbeat may take: a late one is worth less than the next.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -42,4 +43,9 @@ impl CallError {
 /// The outcome of one call, which fails when it takes too long.
 pub(super) async fn call<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
     timeout(PATIENCE, request).await.map_err(|_| CallError::TimedOut)?.map_err(CallError::Api)
+}
+
+/// The waits between attempts to reach the API server: 100 ms, doubled up to 7 s, each with up to as much again.
+pub(super) fn retries() -> Waits {
+    Waits::new(Duration::from_millis(100), Duration::from_secs(7)).with_jitter()
 }

@@ -10,8 +10,8 @@ use kube::{Client, ResourceExt};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::call::{CallError, call};
-use super::patience::{Complaint, Patience};
+use super::call::{CallError, call, retries};
+use super::complaint::Complaint;
 use crate::clock;
 
 /// For so long the control plane believes in a node it hears nothing from.
@@ -43,19 +43,19 @@ impl LeaseKeeper {
 
     /// Renews the Lease without end. It rests while there is no Node, and a new Node's is renewed at once.
     pub(super) async fn run(mut self) {
-        let mut patience = Patience::new();
+        let mut waits = retries();
         let mut complaint = Complaint::about("renewing the node's lease");
         loop {
             let uid = self.uid().await;
             let wait = match self.renew_over_conflicts(&uid).await {
                 Ok(()) => {
                     complaint.worked();
-                    patience.reset();
+                    waits.reset();
                     RENEW_EVERY.mul_f64(1.0 + JITTER * fastrand::f64())
                 }
                 Err(error) => {
                     complaint.failed(&error);
-                    patience.next()
+                    waits.next()
                 }
             };
             tokio::select! {

@@ -6,12 +6,12 @@
 mod agent;
 mod call;
 mod capacity;
+mod complaint;
 mod conditions;
 mod facts;
 mod labels;
 mod lease;
 mod network;
-mod patience;
 mod reporter;
 #[cfg(test)]
 mod samples;

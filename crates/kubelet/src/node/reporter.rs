@@ -8,9 +8,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use super::call::{CallError, call};
+use super::call::{CallError, call, retries};
+use super::complaint::Complaint;
 use super::conditions::transitions;
-use super::patience::{Complaint, Patience};
 use super::{
     Facts, FactsError, NetworkReport, NodeSettings, Observation, desired_node, desired_status, differs,
     metadata_patch, status_patch,
@@ -73,11 +73,11 @@ impl Reporter {
 
     /// Makes the Node, or corrects the one that exists, however often it must be tried.
     pub(super) async fn register(&mut self) {
-        let mut patience = Patience::new();
+        let mut waits = retries();
         let mut complaint = Complaint::about("registering the node");
         while let Err(error) = self.try_register().await {
             complaint.failed(&error);
-            sleep(patience.next()).await;
+            sleep(waits.next()).await;
         }
         info!(node = self.settings.name, "the node is registered");
     }
@@ -110,19 +110,19 @@ impl Reporter {
     /// Keeps the status true without end: looks every ten seconds, and at once when readiness changes or the Node is
     /// gone.
     pub(super) async fn run(mut self) {
-        let mut patience = Patience::new();
+        let mut waits = retries();
         let mut complaint = Complaint::about("the node's heartbeat");
         let mut node = self.node.subscribe();
         loop {
             let wait = match self.beat().await {
                 Ok(()) => {
                     complaint.worked();
-                    patience.reset();
+                    waits.reset();
                     COMPUTE_EVERY
                 }
                 Err(error) => {
                     complaint.failed(&error);
-                    patience.next()
+                    waits.next()
                 }
             };
             tokio::select! {

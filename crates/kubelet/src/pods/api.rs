@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_lifecycle::PodIdentity;
+use hyper::header::{ACCEPT, HeaderValue};
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
@@ -10,9 +11,10 @@ use k8s_openapi::api::core::v1::{Event, Node, Pod, PodStatus, Secret, ServiceAcc
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions,
 };
-use kube::core::GroupVersionKind;
+use kube::core::{GroupVersionKind, PartialObjectMeta, Request};
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -23,6 +25,8 @@ use crate::answers::words;
 
 /// kube's client speaks HTTP/1.1: this many calls in flight are this many connections.
 const CALLS_IN_FLIGHT: usize = 16;
+/// What is asked for where only an object's metadata is of interest.
+const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 /// How long one call may take. Calls on a dead connection would otherwise keep all others waiting.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -77,6 +81,20 @@ impl PodApi {
         self.client.clone()
     }
 
+    /// As [`Api::patch_status`], but of the answer only the metadata is asked for: the pod itself comes by the watch.
+    async fn patch_status(
+        &self,
+        pods: &Api<Pod>,
+        name: &str,
+        patch: &Patch<Value>,
+    ) -> kube::Result<PartialObjectMeta<Pod>> {
+        let request = Request::new(pods.resource_url());
+        let request = request.patch_subresource("status", name, &PatchParams::default(), patch);
+        let mut request = request.map_err(kube::Error::BuildRequest)?;
+        request.headers_mut().insert(ACCEPT, HeaderValue::from_static(METADATA));
+        self.client.request(request).await
+    }
+
     /// The outcome of one call, once its turn has come.
     async fn call<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
         let _permit = self.calls.acquire().await;
@@ -97,8 +115,8 @@ impl PodApi {
         let request = async {
             let status = latest();
             let patch = Patch::Strategic(patch::status(&pod.uid, &status));
-            let answer = pods.patch_status(&pod.name, &PatchParams::default(), &patch).await;
-            let version = answer.as_ref().ok().and_then(version);
+            let answer = self.patch_status(&pods, &pod.name, &patch).await;
+            let version = answer.as_ref().ok().and_then(|answer| version(&answer.metadata));
             Ok((status, version, answer.map(drop)))
         };
         let (status, version, answer) = self.call(request).await?;

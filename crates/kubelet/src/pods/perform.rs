@@ -88,7 +88,7 @@ impl Worker {
         self.keeper = Some(self.tasks.spawn(async move {
             tokio::select! {
                 () = supply.keep(&outbox) => {}
-                eviction = volumes::exceeded(&context, &pod) => {
+                eviction = volumes::exceeded(&context, pod) => {
                     let _ = outbox.send(Message::Event(Event::Evicted(eviction)));
                 }
             }
@@ -111,7 +111,7 @@ impl Worker {
         let work = Work::Start(container.clone());
         let addresses = self.observed.addresses.clone();
         let run = Run { container, attempt, image, addresses };
-        let task = self.tasks.spawn(async move { start(&context, &pod, run, outbox).await });
+        let task = self.tasks.spawn(async move { start(&context, pod, run, outbox).await });
         self.works.insert(work, task);
     }
 

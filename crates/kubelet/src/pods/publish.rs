@@ -3,12 +3,14 @@ use std::time::Duration;
 
 use coracle_lifecycle::PodIdentity;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use super::api::{PodApi, Written};
 use super::patch;
+use crate::waits::Waits;
 
 /// The waits between tries while the API server does not take a status: 250 ms doubling to 16 s.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
@@ -27,7 +29,7 @@ impl Acknowledgement {
     /// The status that `pod` shows.
     pub(super) fn of(pod: &Pod) -> Self {
         let status = Arc::new(pod.status.clone().unwrap_or_default());
-        Self { written: Written::Done, status, version: version(pod) }
+        Self { written: Written::Done, status, version: version(&pod.metadata) }
     }
 
     /// Whether the API server is known to show `status` of `pod`, as last seen.
@@ -41,13 +43,13 @@ impl Acknowledgement {
 
     /// Whether `pod` is known to be a later state of the object than the one acknowledged here.
     fn is_older_than(&self, pod: &Pod) -> bool {
-        matches!((self.version, version(pod)), (Some(ours), Some(theirs)) if ours < theirs)
+        matches!((self.version, version(&pod.metadata)), (Some(ours), Some(theirs)) if ours < theirs)
     }
 }
 
 /// An object's version. Those of one resource can be compared as numbers: KEP-5504.
-pub(super) fn version(pod: &Pod) -> Option<u64> {
-    pod.metadata.resource_version.as_ref()?.parse().ok()
+pub(super) fn version(metadata: &ObjectMeta) -> Option<u64> {
+    metadata.resource_version.as_ref()?.parse().ok()
 }
 
 /// Writes the newest status until the API server has answered. A status is never lost, and never written after a newer
@@ -57,19 +59,19 @@ pub(super) async fn publish(
     pod: &PodIdentity,
     statuses: watch::Receiver<Arc<PodStatus>>,
 ) -> Acknowledgement {
-    let mut wait = FIRST_WAIT;
+    let (mut waits, mut is_told) = (Waits::new(FIRST_WAIT, LONGEST_WAIT), false);
     loop {
         match api.write_status(pod, || statuses.borrow().clone()).await {
             Ok(answer) => return answer,
-            Err(error) if wait == FIRST_WAIT => {
+            Err(error) if !is_told => {
                 warn!(pod = %pod.name, namespace = %pod.namespace, %error, "the API server did not take a status");
             }
             Err(error) => {
                 debug!(pod = %pod.name, namespace = %pod.namespace, %error, "the API server did not take a status");
             }
         }
-        sleep(jittered(wait, pod)).await;
-        wait = (wait * 2).min(LONGEST_WAIT);
+        is_told = true;
+        sleep(jittered(waits.next(), pod)).await;
     }
 }
 

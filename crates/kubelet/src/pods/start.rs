@@ -75,10 +75,12 @@ impl Failure {
 }
 
 /// Starts a run and reports it, then its end: `Started` and `Exited`, or `StartFailed`. A program that cannot run has ended.
-pub(super) async fn start(context: &Context, pod: &Pod, run: Run, events: UnboundedSender<Message>) {
+pub(super) async fn start(context: &Context, pod: Arc<Pod>, run: Run, events: UnboundedSender<Message>) {
     let (container, attempt) = (run.container.clone(), run.attempt);
     // On the heap, so that the task that waits for the end does not hold what only the start needs.
-    match Box::pin(try_start(context, pod, run)).await {
+    let started = Box::pin(try_start(context, &pod, run)).await;
+    drop(pod);
+    match started {
         Ok((handle, words)) => {
             let _ =
                 events.send(Message::Handle { container: container.clone(), handle: Arc::clone(&handle) });

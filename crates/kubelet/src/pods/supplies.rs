@@ -51,10 +51,10 @@ impl Supply {
     ///
     /// # Errors
     /// Those of the work, and when the volumes were taken down: then nothing is done.
-    pub(super) fn write<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    pub(super) fn write<T, E: From<io::Error>>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         let is_closed = self.lock();
         if *is_closed {
-            return Err(io::Error::other("the pod's volumes were taken down"));
+            return Err(io::Error::other("the pod's volumes were taken down").into());
         }
         work()
     }

@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use k8s_openapi::api::core::v1::{
     ClusterTrustBundleProjection, ConfigMapProjection, DownwardAPIProjection, Pod, PodCertificateProjection,
     SecretProjection, ServiceAccountTokenProjection, Volume, VolumeProjection,
@@ -6,9 +8,9 @@ use k8s_openapi::api::core::v1::{
 use crate::{ObjectNames, Wish};
 
 /// Every volume of Kubernetes' own content as a projected one: its default mode and its sources.
-pub(super) fn sources(volume: &Volume) -> Option<(Option<i32>, Vec<VolumeProjection>)> {
+pub(super) fn sources(volume: &Volume) -> Option<(Option<i32>, Cow<'_, [VolumeProjection]>)> {
     if let Some(source) = &volume.projected {
-        return Some((source.default_mode, source.sources.clone().unwrap_or_default()));
+        return Some((source.default_mode, source.sources.as_deref().unwrap_or_default().into()));
     }
     let (mode, part) = if let Some(source) = &volume.config_map {
         let projection = ConfigMapProjection {
@@ -31,13 +33,14 @@ pub(super) fn sources(volume: &Volume) -> Option<(Option<i32>, Vec<VolumeProject
         let part = VolumeProjection { downward_api: Some(projection), ..VolumeProjection::default() };
         (source.default_mode, part)
     };
-    Some((mode, vec![part]))
+    Some((mode, vec![part].into()))
 }
 
 /// Whether a volume holds Kubernetes' own content, which the node makes and containers only read.
 #[must_use]
 pub fn is_content(volume: &Volume) -> bool {
-    sources(volume).is_some()
+    let Volume { projected, config_map, secret, downward_api, .. } = volume;
+    projected.is_some() || config_map.is_some() || secret.is_some() || downward_api.is_some()
 }
 
 /// The group that a pod names for the files of its volumes.
@@ -47,7 +50,7 @@ pub fn group(pod: &Pod) -> Option<u32> {
     u32::try_from(context.fs_group?).ok()
 }
 
-fn parts(volume: &Volume) -> Vec<VolumeProjection> {
+fn parts(volume: &Volume) -> Cow<'_, [VolumeProjection]> {
     sources(volume).map(|(_, parts)| parts).unwrap_or_default()
 }
 
@@ -55,9 +58,9 @@ fn parts(volume: &Volume) -> Vec<VolumeProjection> {
 #[must_use]
 pub fn object_names(volume: &Volume) -> ObjectNames {
     let mut names = ObjectNames::default();
-    for part in parts(volume) {
-        names.config_maps.extend(part.config_map.map(|wanted| wanted.name));
-        names.secrets.extend(part.secret.map(|wanted| wanted.name));
+    for part in parts(volume).iter() {
+        names.config_maps.extend(part.config_map.as_ref().map(|wanted| wanted.name.clone()));
+        names.secrets.extend(part.secret.as_ref().map(|wanted| wanted.name.clone()));
     }
     names
 }
@@ -65,19 +68,19 @@ pub fn object_names(volume: &Volume) -> ObjectNames {
 /// The service account tokens that a volume asks for, in order.
 #[must_use]
 pub fn tokens(volume: &Volume) -> Vec<ServiceAccountTokenProjection> {
-    parts(volume).into_iter().filter_map(|part| part.service_account_token).collect()
+    parts(volume).iter().filter_map(|part| part.service_account_token.clone()).collect()
 }
 
 /// The trust bundles that a volume asks for, in order.
 #[must_use]
 pub fn trust_bundles(volume: &Volume) -> Vec<ClusterTrustBundleProjection> {
-    parts(volume).into_iter().filter_map(|part| part.cluster_trust_bundle).collect()
+    parts(volume).iter().filter_map(|part| part.cluster_trust_bundle.clone()).collect()
 }
 
 /// The pod certificates that a volume asks for, in order.
 #[must_use]
 pub fn pod_certificates(volume: &Volume) -> Vec<PodCertificateProjection> {
-    parts(volume).into_iter().filter_map(|part| part.pod_certificate).collect()
+    parts(volume).iter().filter_map(|part| part.pod_certificate.clone()).collect()
 }
 
 /// Whether a volume holds what must not lie on a disk: secrets, tokens and keys.
@@ -97,7 +100,8 @@ pub fn shows_change(before: &Pod, after: &Pod) -> bool {
         (metadata.labels.clone(), metadata.annotations.clone(), resources.collect::<Vec<_>>())
     };
     let volumes = before.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    volumes.flat_map(parts).any(|part| part.downward_api.is_some()) && shown(before) != shown(after)
+    let shows_itself = |volume| parts(volume).iter().any(|part| part.downward_api.is_some());
+    volumes.into_iter().any(shows_itself) && shown(before) != shown(after)
 }
 
 /// Whether a pod names the group of its files, or the one user that all its containers run as.

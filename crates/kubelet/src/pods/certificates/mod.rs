@@ -2,6 +2,7 @@
 
 mod key;
 mod request;
+mod warnings;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use tracing::debug;
 
 use super::CallError;
 use crate::clock;
+use crate::waits::Waits;
 pub(super) use request::Request;
 
 /// How long a volume waits for a signer before people are told.
@@ -43,15 +45,13 @@ pub(super) enum CertificateError {
     NoAccount(String),
     #[error("failed to request a certificate of signer {signer:?}: {source}")]
     Call { signer: String, source: CallError },
-    #[error("no PodCertificateRequest was made yet")]
-    Unasked,
-    #[error("PodCertificateRequest {0:?} is not issued yet")]
-    Pending(String),
+    #[error("credential bundle is not issued yet")]
+    Pending,
     #[error("PodCertificateRequest {0:?} appears to have been deleted")]
     Deleted(String),
-    #[error("PodCertificateRequest {name:?} was denied, reason={reason:?}, message={message:?}")]
+    #[error("PodCertificateRequest was permanently denied: reason={reason:?} message={message:?}")]
     Denied { name: String, reason: String, message: String },
-    #[error("PodCertificateRequest {name:?} failed, reason={reason:?}, message={message:?}")]
+    #[error("PodCertificateRequest was permanently failed: reason={reason:?} message={message:?}")]
     Failed { name: String, reason: String, message: String },
     #[error("the node is stopping")]
     Stopping,
@@ -91,7 +91,14 @@ enum State {
 /// What a signer has issued.
 struct Issued {
     certificate: PodCertificate,
+    term: Term,
+}
+
+/// When a certificate is to be renewed, and when it is good no more.
+#[derive(Clone, Copy)]
+struct Term {
     refresh_at: Timestamp,
+    expires_at: Option<Timestamp>,
 }
 
 impl Certificates {
@@ -112,7 +119,7 @@ impl Certificates {
         match state {
             State::Issued(certificate) => Ok(certificate),
             State::Refused(error) | State::Awaited(Some(error)) => Err(error),
-            State::Awaited(None) => Err(Arc::new(CertificateError::Unasked)),
+            State::Awaited(None) => Err(Arc::new(CertificateError::Pending)),
         }
     }
 
@@ -140,35 +147,60 @@ impl Certificates {
 
 /// Requests a certificate, and another one whenever it is due, for as long as this is polled.
 async fn keep(request: Request, state: watch::Sender<State>, changed: Arc<Notify>) {
-    let mut wait = FIRST_WAIT;
+    let mut term = None;
     loop {
-        let pause = match issue(&request, &state).await {
-            Ok(Issued { certificate, refresh_at }) => {
-                wait = FIRST_WAIT;
-                state.send_replace(State::Issued(certificate));
-                changed.notify_one();
-                until(refresh_at)
-            }
-            Err(error) if error.is_final() => {
-                state.send_replace(State::Refused(Arc::new(error)));
-                changed.notify_one();
-                return;
+        let obtained = tokio::select! {
+            obtained = obtain(&request, term, &state) => obtained,
+            never = warnings::tell(&request, term) => match never {},
+        };
+        let news = match obtained {
+            Ok(issued) => {
+                term = Some(issued.term);
+                State::Issued(issued.certificate)
             }
             Err(error) => {
-                debug!(%error, "a pod certificate is requested again");
-                await_still(&state, error);
-                let pause = wait;
-                wait = (wait * 2).min(LONGEST_WAIT);
-                pause
+                warnings::refused(&request, &error);
+                State::Refused(Arc::new(error))
             }
         };
-        sleep(pause).await;
+        let is_over = matches!(news, State::Refused(_));
+        state.send_replace(news);
+        changed.notify_one();
+        if is_over {
+            return;
+        }
+    }
+}
+
+/// Waits until the certificate that is in use is due to be renewed, if there is one, and requests another until one is
+/// issued.
+///
+/// # Errors
+/// When it makes no sense to ask again.
+async fn obtain(
+    request: &Request,
+    term: Option<Term>,
+    state: &watch::Sender<State>,
+) -> Result<Issued, CertificateError> {
+    if let Some(term) = term {
+        sleep(until(term.refresh_at)).await;
+    }
+    let mut waits = Waits::new(FIRST_WAIT, LONGEST_WAIT);
+    loop {
+        match issue(request, state).await {
+            Err(error) if !error.is_final() => {
+                debug!(%error, "a pod certificate is requested again");
+                await_still(state, error);
+                sleep(waits.next()).await;
+            }
+            outcome => return outcome,
+        }
     }
 }
 
 async fn issue(request: &Request, state: &watch::Sender<State>) -> Result<Issued, CertificateError> {
     let asked = request.ask().await?;
-    await_still(state, CertificateError::Pending(asked.name().to_owned()));
+    await_still(state, CertificateError::Pending);
     asked.outcome().await
 }
 

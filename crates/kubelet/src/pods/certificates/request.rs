@@ -16,8 +16,9 @@ use tokio::sync::watch;
 use tracing::debug;
 
 use super::key::Key;
-use super::{CertificateError, Issued};
-use crate::pods::{CallError, PodApi};
+use super::{CertificateError, Issued, Term};
+use crate::events::Recorder;
+use crate::pods::{CallError, PodApi, PodDirectory};
 use crate::watching;
 
 const GROUP: &str = "certificates.k8s.io";
@@ -33,6 +34,9 @@ pub(in crate::pods) struct Request {
     pub(in crate::pods) account: String,
     pub(in crate::pods) node: watch::Receiver<Option<Arc<Node>>>,
     pub(in crate::pods) wanted: PodCertificateProjection,
+    /// For what people are told of the pod.
+    pub(in crate::pods) directory: PodDirectory,
+    pub(in crate::pods) recorder: Recorder,
 }
 
 /// A request that the API server has, and the key it is for.
@@ -102,10 +106,6 @@ impl Request {
 }
 
 impl Asked {
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
-
     /// Waits until the signer has issued a certificate.
     ///
     /// # Errors
@@ -149,7 +149,8 @@ impl Asked {
 
     fn issued(&self, status: &Value) -> Option<Issued> {
         let chain = status["certificateChain"].as_str()?;
-        let refresh_at: Timestamp = status["beginRefreshAt"].as_str()?.parse().ok()?;
-        Some(Issued { certificate: PodCertificate::new(self.key.pem(), chain), refresh_at })
+        let time = |field: &str| status[field].as_str()?.parse::<Timestamp>().ok();
+        let term = Term { refresh_at: time("beginRefreshAt")?, expires_at: time("notAfter") };
+        Some(Issued { certificate: PodCertificate::new(self.key.pem(), chain), term })
     }
 }

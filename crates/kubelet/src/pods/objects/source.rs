@@ -15,11 +15,14 @@ use tracing::debug;
 use super::cache::Found;
 use super::news::News;
 use crate::pods::PodApi;
+use crate::waits::Waits;
 use crate::watching;
 
 /// The waits between tries to hear of an object for the first time: 100 ms doubling to 15 s.
-pub(super) const FIRST_WAIT: Duration = Duration::from_millis(100);
-pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(15);
+pub(super) fn waits() -> Waits {
+    Waits::new(Duration::from_millis(100), Duration::from_secs(15))
+}
+
 /// For so many tries a refusal may only mean that the API server's authorizer is behind a binding that this node knows of
 /// already.
 const AUTHORIZER_LAG: u32 = 4;
@@ -79,15 +82,14 @@ pub(super) async fn follow<K: Referable>(
 
 /// The object as it is when the API server is heard for the first time.
 async fn first<K: Referable>(api: &PodApi, namespace: &str, name: &str, news: &News<Found<K>>) -> Option<K> {
-    let mut wait = FIRST_WAIT;
+    let mut waits = waits();
     for tries in 1_u32.. {
         match api.get(namespace, name).await {
             Ok(object) => return object,
             Err(error) if error.is_forbidden() && tries < AUTHORIZER_LAG => {}
             Err(error) => news.tell(Err(error.to_string())),
         }
-        sleep(wait).await;
-        wait = (wait * 2).min(LONGEST_WAIT);
+        sleep(waits.next()).await;
     }
     None
 }

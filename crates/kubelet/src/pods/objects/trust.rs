@@ -17,7 +17,7 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use super::news::News;
-use super::source::{FIRST_WAIT, LONGEST_WAIT};
+use super::source::waits;
 use crate::pods::PodApi;
 use crate::watching;
 
@@ -74,15 +74,14 @@ impl Watched {
 
 /// Watches all bundles for as long as this is polled.
 async fn follow(api: PodApi, news: Arc<News<Arc<Bundles>>>) {
-    let mut wait = FIRST_WAIT;
+    let mut waits = waits();
     let resource = loop {
         match served(&api).await {
             Ok(Some(resource)) => break resource,
             Ok(None) => news.tell(Err(format!("the API server serves no {PLURAL}.{GROUP}"))),
             Err(why) => news.tell(Err(why)),
         }
-        sleep(wait).await;
-        wait = (wait * 2).min(LONGEST_WAIT);
+        sleep(waits.next()).await;
     };
     let objects = Api::<DynamicObject>::all_with(api.client(), &resource);
     let mut events = Box::pin(watching::follow(objects, Config::default()));

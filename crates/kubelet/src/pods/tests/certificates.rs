@@ -48,7 +48,7 @@ fn answer(scene: &Scene, (path, request): (String, Value), condition: &str, body
     request["status"] = json!({
         "conditions": [{ "type": condition, "status": "True", "reason": "Because", "message": "it is so" }],
         "certificateChain": format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n"),
-        "beginRefreshAt": refresh,
+        "beginRefreshAt": refresh, "notAfter": refresh + SignedDuration::from_mins(30),
     });
     scene.api.put(&path, request);
 }
@@ -69,7 +69,7 @@ async fn a_certificate_is_requested_and_renewed_when_its_signer_says() {
     assert!(spec["nodeName"].is_string() && spec["stubPKCS10Request"].is_string());
     assert_eq!(first.1["metadata"]["ownerReferences"][0]["uid"], uid);
     let message = scene.event("FailedMount").await;
-    assert!(message.contains("is not issued yet"), "{message}");
+    assert!(message.contains("credential bundle is not issued yet"), "{message}");
     let refresh = clock::now() + SignedDuration::from_mins(30);
     answer(&scene, first.clone(), "Issued", "AAAA", refresh);
     let bundle = scene.run("p", 0).await.spec.mounts[0].source.join("bundle.pem");
@@ -82,6 +82,10 @@ async fn a_certificate_is_requested_and_renewed_when_its_signer_says() {
     assert!((1795..=1811).contains(&waited), "{waited}");
     assert_ne!(second.1["spec"]["stubPKCS10Request"], first.1["spec"]["stubPKCS10Request"]);
     assert_eq!(fs::read_to_string(&bundle).unwrap(), before, "it is not issued yet");
+    assert_eq!(scene.event("CertificateOverdueForRefresh").await, "PodCertificate refresh overdue");
+    assert_eq!(scene.event("CertificateExpired").await, "PodCertificate expired");
+    let waited = began.elapsed().as_secs();
+    assert!((3600..=3602).contains(&waited), "{waited}");
     answer(&scene, second, "Issued", "BBBB", clock::now() + SignedDuration::from_mins(30));
     let renewed = async {
         while !fs::read_to_string(&bundle).unwrap().contains("\nBBBB\n") {
@@ -105,11 +109,17 @@ async fn a_request_that_is_refused_is_not_made_again() {
     for (condition, words) in [("Denied", "was denied"), ("Failed", "failed")] {
         let scene = scene().await;
         scene.create("p", with_certificate("ECDSAP384"));
-        answer(&scene, asked(&scene).await, condition, "AAAA", clock::now());
+        let (path, request) = asked(&scene).await;
+        let name = path.rsplit('/').next().unwrap().to_owned();
+        answer(&scene, (path, request), condition, "AAAA", clock::now());
+        let why = scene.event(condition).await;
+        let expected =
+            format!("PodCertificateRequest default/{name} {words}, reason=\"Because\", message=\"it is so\"");
+        assert_eq!(why, expected);
         let told = |state: &State| {
             let mut messages = state.events.values().filter_map(|event| event["message"].as_str());
-            let reason = format!("{words}, reason=\"Because\", message=\"it is so\"");
-            messages.any(|message| message.contains(&reason)).then_some(())
+            let permanent = format!("was permanently {}: reason=\"Because\"", condition.to_lowercase());
+            messages.any(|message| message.contains(&permanent)).then_some(())
         };
         scene.api_shows("why", told).await;
         sleep(Duration::from_mins(30)).await;

@@ -6,13 +6,13 @@ use coracle_lifecycle::projection::{self, Fetched};
 use k8s_openapi::api::core::v1::{Pod, Volume};
 
 use super::writer::Writer;
-use super::{Cause, make_directory, plugin};
+use super::{Cause, Directory, Work, plugin};
+use crate::pods::Context;
 use crate::pods::certificates::Request;
 use crate::pods::supplies::Supply;
-use crate::pods::{Context, disk};
 
-/// Writes the files of a volume as they have to be now.
-pub(super) async fn make(context: &Context, pod: &Pod, volume: &Volume) -> Result<(), Cause> {
+/// Asks for what a volume shows, and gives the work that writes its files as they have to be now.
+pub(super) async fn work(context: &Context, pod: &Pod, volume: &Volume) -> Result<Work, Cause> {
     let supply = context.supplies.of(&pod.identity());
     let fetched = fetch(context, &supply, pod, volume).await?;
     let node = context.node.borrow().clone();
@@ -24,16 +24,11 @@ pub(super) async fn make(context: &Context, pod: &Pod, volume: &Volume) -> Resul
         allocatable: status.and_then(|status| status.allocatable.as_ref()),
     };
     let files = projection::files(&facts, volume, &fetched);
-    let files = files.ok_or_else(|| Cause::UnsupportedKind(plugin(volume)))??;
-    let (layout, uid, volume) = (context.layout.clone(), pod.identity().uid, volume.clone());
+    let files = files.ok_or_else(|| Cause::UnsupportedKind(plugin(volume).into_owned()))??;
+    let (uid, is_private) = (pod.identity().uid, projection::needs_privacy(volume));
+    let directory = Directory::of(&context.layout, &uid, volume, is_private);
     let group = projection::group(pod);
-    let written = disk::off_thread(move || {
-        supply.write(|| {
-            let directory = make_directory(&layout, &uid, &volume, projection::needs_privacy(&volume))?;
-            Writer::new(&directory, group).write(&files)
-        })
-    });
-    Ok(written.await?)
+    Ok(Box::new(move || Ok(Writer::new(directory.make()?, group).write(&files)?)))
 }
 
 async fn fetch(context: &Context, supply: &Supply, pod: &Pod, volume: &Volume) -> Result<Fetched, Cause> {
@@ -52,6 +47,8 @@ async fn fetch(context: &Context, supply: &Supply, pod: &Pod, volume: &Volume) -
             account: account.to_owned(),
             node: context.node.clone(),
             wanted,
+            directory: context.directory.clone(),
+            recorder: context.recorder.clone(),
         };
         fetched.certificates.push(supply.certificates.get(&volume.name, position, request).await?);
     }

@@ -12,10 +12,10 @@ use k8s_openapi::api::core::v1::{Pod, Volume};
 use rustix::mount::{MountFlags, mount};
 use tracing::warn;
 
-use super::{Cause, link, make_directory, place};
+use super::{Cause, Directory, Work, link, place};
 use crate::Layout;
 use crate::pods::Context;
-use crate::pods::disk::{self, private_directory};
+use crate::pods::disk::private_directory;
 
 /// A file system in memory has room for this more than the limit of its volume, so that it is seen when that is exceeded.
 const OVER: u64 = 64 << 10;
@@ -23,26 +23,26 @@ const OVER: u64 = 64 << 10;
 const BYTES_PER_FILE: u64 = 1024;
 const LEAST_FILES: u64 = 1024;
 
-/// Makes a volume, or finds it as it is.
-pub(super) async fn make(context: &Context, pod: &Pod, volume: &Volume) -> Result<(), Cause> {
-    let in_memory = is_in_memory(volume)?;
-    let (supply, layout) = (context.supplies.of(&pod.identity()), context.layout.clone());
-    let (uid, group, bound) = (pod.identity().uid, projection::group(pod), bound(context, pod, volume));
-    let volume = volume.clone();
-    let made = disk::off_thread(move || {
-        supply.write(|| {
-            let directory = if in_memory {
-                make_in_memory(&layout, &uid, &volume, bound)?
-            } else {
-                make_directory(&layout, &uid, &volume, false)?
-            };
-            match chown(directory, None, group) {
-                Err(error) if error.kind() != ErrorKind::PermissionDenied => Err(error),
-                _ => Ok(()),
-            }
-        })
-    });
-    Ok(made.await?)
+/// The work that makes a volume, or finds it as it is.
+pub(super) fn work(context: &Context, pod: &Pod, volume: &Volume) -> Result<Work, Cause> {
+    let (layout, uid, group) = (&context.layout, pod.identity().uid, projection::group(pod));
+    if !is_in_memory(volume)? {
+        let directory = Directory::of(layout, &uid, volume, false);
+        return Ok(Box::new(move || Ok(give(directory.make()?, group)?)));
+    }
+    let (layout, volume, bound) = (layout.clone(), volume.clone(), bound(context, pod, volume));
+    Ok(Box::new(move || Ok(give(&make_in_memory(&layout, &uid, &volume, bound)?, group)?)))
+}
+
+/// Gives a directory to a group, as far as this user may.
+fn give(directory: &Path, group: Option<u32>) -> io::Result<()> {
+    if group.is_none() {
+        return Ok(());
+    }
+    match chown(directory, None, group) {
+        Err(error) if error.kind() != ErrorKind::PermissionDenied => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Whether an empty directory is to lie in memory.
@@ -107,6 +107,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::pods::disk;
 
     fn volume(medium: &str) -> Volume {
         serde_json::from_value(json!({ "name": "v", "emptyDir": { "medium": medium } })).unwrap()

@@ -7,6 +7,7 @@ mod images;
 mod usage;
 mod writer;
 
+use std::borrow::Cow;
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
@@ -85,15 +86,26 @@ pub(super) async fn refresh(context: &Context, pod: &Pod) -> Result<(), MountErr
     make(context, pod, projection::is_content).await
 }
 
-/// All are begun at once.
+/// What is left to do for a volume when all that it needs from elsewhere is here: file work.
+type Work = Box<dyn FnOnce() -> Result<(), Cause> + Send>;
+
+/// What the volumes need is asked for at once; the file work is done in one piece, because a start waits for all of it.
 async fn make(context: &Context, pod: &Pod, is_wanted: impl Fn(&Volume) -> bool) -> Result<(), MountError> {
     let used = pod.used_volumes();
     let wanted = volumes(pod).filter(|volume| used.contains(&volume.name) && is_wanted(volume));
-    let made = wanted.map(async |volume| {
-        let made = make_one(context, pod, volume).await;
-        made.map_err(|cause| MountError { volume: volume.name.clone(), cause })
+    let works = wanted.map(async |volume| (volume.name.clone(), work(context, pod, volume).await));
+    let works = join_all(works).await;
+    let Some(first) = works.first().map(|(volume, _)| volume.clone()) else { return Ok(()) };
+    let supply = context.supplies.of(&pod.identity());
+    let done = disk::off_thread(move || {
+        let make = |(volume, work): (String, Result<Work, Cause>)| {
+            let made = work.and_then(|work| supply.write(work));
+            made.err().map(|cause| MountError { volume, cause })
+        };
+        Ok(works.into_iter().filter_map(make).collect::<Vec<_>>())
     });
-    let mut failed = join_all(made).await.into_iter().filter_map(Result::err);
+    let mut failed =
+        done.await.map_err(|error| MountError { volume: first, cause: error.into() })?.into_iter();
     let first = failed.next();
     for other in failed {
         context.recorder.pod(pod, Notice::failed_mount(other.to_string()));
@@ -101,20 +113,19 @@ async fn make(context: &Context, pod: &Pod, is_wanted: impl Fn(&Volume) -> bool)
     first.map_or(Ok(()), Err)
 }
 
-async fn make_one(context: &Context, pod: &Pod, volume: &Volume) -> Result<(), Cause> {
+async fn work(context: &Context, pod: &Pod, volume: &Volume) -> Result<Work, Cause> {
     if projection::is_content(volume) {
-        content::make(context, pod, volume).await
-    } else if volume.host_path.is_some() {
-        let (paths, volume) = (Arc::clone(&context.host_paths), volume.clone());
-        let found = disk::off_thread(move || Ok(volume.host_path.as_ref().map(|path| paths.find(path))));
-        Ok(found.await?.transpose().map(drop)?)
+        content::work(context, pod, volume).await
+    } else if let Some(path) = volume.host_path.clone() {
+        let paths = Arc::clone(&context.host_paths);
+        Ok(Box::new(move || Ok(paths.find(&path).map(drop)?)))
     } else if volume.image.is_some() {
         // It comes with the image of the first container that mounts it.
-        Ok(())
+        Ok(Box::new(|| Ok(())))
     } else if plugin(volume) == "emptyDir" {
-        empty::make(context, pod, volume).await
+        empty::work(context, pod, volume)
     } else {
-        Err(Cause::UnsupportedKind(plugin(volume)))
+        Err(Cause::UnsupportedKind(plugin(volume).into_owned()))
     }
 }
 
@@ -140,32 +151,59 @@ pub(super) fn find<'p>(
 }
 
 /// The kind of a volume as its field in the API is called. One without any source is an `emptyDir`.
-fn plugin(volume: &Volume) -> String {
+fn plugin(volume: &Volume) -> Cow<'static, str> {
+    let usual = [
+        ("configMap", volume.config_map.is_some()),
+        ("downwardAPI", volume.downward_api.is_some()),
+        ("emptyDir", volume.empty_dir.is_some()),
+        ("hostPath", volume.host_path.is_some()),
+        ("image", volume.image.is_some()),
+        ("projected", volume.projected.is_some()),
+        ("secret", volume.secret.is_some()),
+    ];
+    if let Some((name, _)) = usual.into_iter().find(|(_, is_it)| *is_it) {
+        return name.into();
+    }
     let fields = serde_json::to_value(volume).unwrap_or_default();
     let kind = fields.as_object().and_then(|fields| fields.keys().find(|key| *key != "name").cloned());
-    kind.unwrap_or_else(|| "emptyDir".to_owned())
+    kind.map_or("emptyDir".into(), Cow::Owned)
 }
 
 /// Where a volume lies, or a link to where it lies in memory. The kinds are named as in a kubelet's directory.
 fn place(layout: &Layout, uid: &PodUid, volume: &Volume) -> PathBuf {
-    let plugin = match plugin(volume).as_str() {
-        "configMap" => "configmap".to_owned(),
-        "downwardAPI" => "downward-api".to_owned(),
-        "emptyDir" => "empty-dir".to_owned(),
-        other => other.to_owned(),
+    let plugin = plugin(volume);
+    let plugin = match &*plugin {
+        "configMap" => "configmap",
+        "downwardAPI" => "downward-api",
+        "emptyDir" => "empty-dir",
+        other => other,
     };
-    layout.volume(uid, &plugin, &volume.name)
+    layout.volume(uid, plugin, &volume.name)
 }
 
-/// Makes a volume's directory: in memory, where that is wanted and can be had, with a link to it from where it would be.
-fn make_directory(layout: &Layout, uid: &PodUid, volume: &Volume, in_memory: bool) -> io::Result<PathBuf> {
-    let place = place(layout, uid, volume);
-    let Some(memory) = layout.memory_volumes(uid).filter(|_| in_memory) else {
-        private_directory(&place)?;
-        return Ok(place);
-    };
-    link(&place, &memory.join(&volume.name))?;
-    Ok(place)
+/// The directory of a volume that is to be made.
+struct Directory {
+    /// Where it lies, or a link to it.
+    place: PathBuf,
+    in_memory: Option<PathBuf>,
+}
+
+impl Directory {
+    /// That of a volume: in memory, where that is wanted and can be had.
+    fn of(layout: &Layout, uid: &PodUid, volume: &Volume, in_memory: bool) -> Self {
+        let memory = layout.memory_volumes(uid).filter(|_| in_memory);
+        let in_memory = memory.map(|memory| memory.join(&volume.name));
+        Self { place: place(layout, uid, volume), in_memory }
+    }
+
+    /// Makes it, and the link to it; that they are there is fine.
+    fn make(&self) -> io::Result<&Path> {
+        match &self.in_memory {
+            Some(target) => link(&self.place, target)?,
+            None => private_directory(&self.place)?,
+        }
+        Ok(&self.place)
+    }
 }
 
 /// Makes a directory elsewhere and a link to it at the place of a volume.
@@ -227,14 +265,15 @@ mod tests {
         let volume = serde_json::from_value(json!({ "name": "v", "secret": {} })).unwrap();
         let uid = PodUid::new("u".to_owned());
         for _ in 0..2 {
-            let place = make_directory(&layout, &uid, &volume, true).unwrap();
+            let directory = Directory::of(&layout, &uid, &volume, true);
+            let place = directory.make().unwrap();
             assert_eq!(place, root.path().join("pods/u/volumes/kubernetes.io~secret/v"));
             assert_eq!(fs::canonicalize(place).unwrap(), fs::canonicalize(memory.join("u/v")).unwrap());
             // What lies in memory does not outlive the machine.
             fs::remove_dir_all(&memory).unwrap();
         }
         let layout = Layout::new(root.path().join("other"));
-        let place = make_directory(&layout, &uid, &volume, true).unwrap();
-        assert!(fs::symlink_metadata(place).unwrap().is_dir());
+        let directory = Directory::of(&layout, &uid, &volume, true);
+        assert!(fs::symlink_metadata(directory.make().unwrap()).unwrap().is_dir());
     }
 }

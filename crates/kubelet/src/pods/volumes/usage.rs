@@ -4,6 +4,7 @@ use std::fs;
 use std::future::pending;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_lifecycle::storage::{StorageUse, measured_volumes, measures_containers, overuse};
@@ -19,20 +20,25 @@ use crate::{Layout, tree};
 const INTERVAL: Duration = Duration::from_secs(5);
 const SHARE: u32 = 20;
 
-/// Waits until a pod uses more of the node's disk and memory than it may.
-pub(in crate::pods) async fn exceeded(context: &Context, pod: &Pod) -> Eviction {
-    if measured_volumes(pod).is_empty() && !measures_containers(pod) {
+/// Waits until a pod uses more of the node's disk and memory than it may. What may be measured of it never changes.
+pub(in crate::pods) async fn exceeded(context: &Context, pod: Arc<Pod>) -> Eviction {
+    let (uid, is_measured) =
+        (pod.identity().uid, !measured_volumes(&pod).is_empty() || measures_containers(&pod));
+    // The pod as it is now would be kept as long as it runs, beside what it has become by then.
+    drop(pod);
+    if !is_measured {
         return pending().await;
     }
     let mut wait = INTERVAL;
     loop {
         sleep(wait).await;
+        let Some(pod) = context.directory.pod(&uid) else { continue };
         let began = Instant::now();
-        let (layout, measured) = (context.layout.clone(), pod.clone());
+        let (layout, measured) = (context.layout.clone(), Arc::clone(&pod));
         let used = disk::off_thread(move || Ok(measure(&layout, &measured))).await.unwrap_or_default();
         let node = context.node.borrow().clone();
         let status = node.as_ref().and_then(|node| node.status.as_ref());
-        if let Some(eviction) = overuse(pod, &used, status.and_then(|status| status.allocatable.as_ref())) {
+        if let Some(eviction) = overuse(&pod, &used, status.and_then(|status| status.allocatable.as_ref())) {
             return eviction;
         }
         wait = INTERVAL.max(began.elapsed() * SHARE);
