@@ -58,6 +58,7 @@ mod stopped;
 mod storage;
 mod tokens;
 mod trust;
+mod unprivileged;
 mod until;
 mod users;
 mod volumes;
