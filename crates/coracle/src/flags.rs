@@ -114,6 +114,11 @@ pub(crate) struct NodeFlags {
     /// The part of --shutdown-grace-period that is kept for critical pods, which end last [default: 0]
     #[arg(long, env = "CORACLE_SHUTDOWN_GRACE_PERIOD_CRITICAL_PODS", value_name = "DURATION")]
     pub(crate) shutdown_grace_period_critical_pods: Option<String>,
+
+    /// How long pods have by their priority, in place of the two before: each time is for pods of that priority and above, up to
+    /// the next one, and the lowest end first
+    #[arg(long, env = "CORACLE_SHUTDOWN_GRACE_PERIOD_BY_POD_PRIORITY", value_name = "PRIORITY=DURATION,…")]
+    pub(crate) shutdown_grace_period_by_pod_priority: Option<String>,
 }
 
 #[cfg(test)]

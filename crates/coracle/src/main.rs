@@ -102,9 +102,10 @@ async fn until_stopped(settings: Settings) -> anyhow::Result<()> {
     let stop = Stop::default();
     let signals = Signals::listen().context("the signals cannot be listened to")?;
     let mut listeners = JoinSet::new();
-    listeners.spawn(signals.obey(stop.clone(), settings.shutdown_grace));
-    if !settings.shutdown_grace.total.is_zero() {
-        listeners.spawn(logind::obey(stop.machine.clone(), settings.shutdown_grace.total));
+    let grace = settings.shutdown_grace.total();
+    listeners.spawn(signals.obey(stop.clone(), grace));
+    if !grace.is_zero() {
+        listeners.spawn(logind::obey(stop.machine.clone(), grace));
     }
     Box::pin(node::run(settings, stop)).await
 }

@@ -118,7 +118,7 @@ fn node_settings(settings: &Settings, addresses: Vec<IpAddr>, runtime: RuntimeIn
         allowed_host_paths: settings.allowed_host_paths.clone(),
         cluster_dns: settings.cluster_dns.clone(),
         cluster_domain: settings.cluster_domain.clone(),
-        shutdown_grace: settings.shutdown_grace,
+        shutdown_grace: settings.shutdown_grace.clone(),
         runtime,
         kubelet_version: KUBELET_VERSION.to_owned(),
     }

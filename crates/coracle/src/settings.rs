@@ -95,6 +95,7 @@ impl Settings {
             shutdown_grace: shutdown_grace(
                 flags.shutdown_grace_period,
                 flags.shutdown_grace_period_critical_pods,
+                flags.shutdown_grace_period_by_pod_priority.filter(|text| !text.is_empty()),
             )?,
         })
     }
@@ -223,14 +224,38 @@ fn registry(text: String) -> Result<String, UsageError> {
     Err(wrong("--insecure-registry", format_args!("{text:?} is not of the form HOST[:PORT]")))
 }
 
-fn shutdown_grace(total: Option<String>, critical: Option<String>) -> Result<ShutdownGrace, UsageError> {
+const BY_PRIORITY: &str = "--shutdown-grace-period-by-pod-priority";
+
+fn shutdown_grace(
+    total: Option<String>,
+    critical: Option<String>,
+    by_priority: Option<String>,
+) -> Result<ShutdownGrace, UsageError> {
     const TOTAL: &str = "--shutdown-grace-period";
     const CRITICAL: &str = "--shutdown-grace-period-critical-pods";
     let (total, critical) = (duration(TOTAL, total)?, duration(CRITICAL, critical)?);
     if critical > total {
         return Err(wrong(CRITICAL, "is a part of --shutdown-grace-period and cannot be longer"));
     }
-    Ok(ShutdownGrace { total, critical })
+    match by_priority {
+        Some(_) if !total.is_zero() => Err(wrong(BY_PRIORITY, "says the same as --shutdown-grace-period")),
+        Some(text) => grace_by_priority(&text),
+        None if total.is_zero() => Ok(ShutdownGrace::default()),
+        None => Ok(ShutdownGrace::of(total, critical)),
+    }
+}
+
+fn grace_by_priority(text: &str) -> Result<ShutdownGrace, UsageError> {
+    let mut graces = BTreeMap::new();
+    for item in text.split(',') {
+        let malformed = || wrong(BY_PRIORITY, format_args!("{item:?} is not of the form PRIORITY=DURATION"));
+        let (priority, grace) = item.split_once('=').ok_or_else(malformed)?;
+        let priority: i32 = priority.trim().parse().map_err(|_| malformed())?;
+        if graces.insert(priority, duration(BY_PRIORITY, Some(grace.trim().to_owned()))?).is_some() {
+            return Err(wrong(BY_PRIORITY, format_args!("names {priority} twice")));
+        }
+    }
+    Ok(ShutdownGrace::by_priority(graces))
 }
 
 /// A duration as the kubelet's flags have it, such as `30s`, `1m30s` or `500ms`; zero when not given.

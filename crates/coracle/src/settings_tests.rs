@@ -86,7 +86,7 @@ fn flags_become_settings() {
 fn the_time_that_pods_have_when_the_machine_goes_down() {
     let (total, critical) = ("--shutdown-grace-period", "--shutdown-grace-period-critical-pods");
     let seconds = Duration::from_secs;
-    let grace = ShutdownGrace { total: seconds(90), critical: seconds(10) };
+    let grace = ShutdownGrace::of(seconds(90), seconds(10));
     check(&[total, "1m30s", critical, "10s"], Settings { shutdown_grace: grace, ..usual() });
     check(&[total, "0"], usual());
     check(&[total, "", critical, "0s"], usual());
@@ -96,6 +96,22 @@ fn the_time_that_pods_have_when_the_machine_goes_down() {
     }
     let line = format!("{critical}: is a part of --shutdown-grace-period and cannot be longer");
     refused(&[total, "5s", critical, "6s"], &line);
+}
+
+#[test]
+fn the_time_that_pods_of_each_priority_have() {
+    let flag = "--shutdown-grace-period-by-pod-priority";
+    let seconds = Duration::from_secs;
+    let grace = ShutdownGrace::by_priority([(-5, seconds(90)), (0, seconds(0)), (100_000, seconds(10))]);
+    check(&[flag, "100000=10s,-5=1m30s, 0=0"], Settings { shutdown_grace: grace, ..usual() });
+    check(&[flag, ""], usual());
+    for bad in ["5", "x=5s", "=5s", "99999999999=5s"] {
+        refused(&[flag, bad], &format!("{flag}: {bad:?} is not of the form PRIORITY=DURATION"));
+    }
+    refused(&[flag, "1=soon"], &format!("{flag}: \"soon\" is not a duration such as 30s or 1m30s"));
+    refused(&[flag, "1=5s,1=6s"], &format!("{flag}: names 1 twice"));
+    let both = [flag, "1=5s", "--shutdown-grace-period", "5s"];
+    refused(&both, &format!("{flag}: says the same as --shutdown-grace-period"));
 }
 
 #[test]

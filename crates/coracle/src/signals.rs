@@ -1,7 +1,7 @@
 use std::io;
 use std::time::Duration;
 
-use coracle_kubelet::{ShutdownGrace, Stop};
+use coracle_kubelet::Stop;
 use tokio::process::Command;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
@@ -28,10 +28,10 @@ impl Signals {
     ///
     /// When pods are given time before the machine goes down, SIGPWR says that it does, and so does SIGTERM while the
     /// system stops. The system may send its SIGTERM after that: it is no second signal.
-    pub(crate) async fn obey(mut self, stop: Stop, grace: ShutdownGrace) {
+    pub(crate) async fn obey(mut self, stop: Stop, grace: Duration) {
         let first = self.next().await;
-        if !grace.total.is_zero() && (first == power_failure() || is_system_stopping().await) {
-            info!("the machine goes down: pods have {:?}", grace.total);
+        if !grace.is_zero() && (first == power_failure() || is_system_stopping().await) {
+            info!("the machine goes down: pods have {grace:?}");
             stop.machine.cancel();
             if first == power_failure() {
                 self.next().await;

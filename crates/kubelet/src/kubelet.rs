@@ -18,8 +18,8 @@ use crate::events::{Recorder, record};
 use crate::memory::Memory;
 use crate::node::{NodeAgent, NodeSettings};
 use crate::pods::{
-    Context, Dispatcher, Handlers, HostPaths, Naming, PodApi, PodDirectory, PullSettings, Pulls, Services,
-    Stop, Supplies,
+    Context, Dispatcher, Handlers, HostPaths, Naming, PodApi, PodDirectory, PullSettings, Pulls,
+    RuntimeClasses, Services, Stop, Supplies,
 };
 
 /// How long the agent's end waits for the last Events to be written.
@@ -84,6 +84,8 @@ impl Kubelet {
         let api = PodApi::new(self.client.clone());
         let (node, known_node) = watch::channel(None);
         let (services, services_known) = Services::watch(self.client.clone());
+        let handlers = self.settings.runtime.handlers.clone();
+        let (runtime_classes, classes_known) = RuntimeClasses::watch(self.client.clone(), handlers);
         // Held until all pods are at rest.
         let memory = self.memory();
         let layout = self.layout(memory.as_ref());
@@ -111,9 +113,10 @@ impl Kubelet {
             directory,
             pulls: Pulls::new(self.pulling),
             access,
-            shutdown_grace: self.settings.shutdown_grace,
+            shutdown_grace: self.settings.shutdown_grace.clone(),
             node: known_node.clone(),
             services,
+            runtime_classes,
             supplies: Supplies::new(api.clone()),
             handlers: Handlers::new(),
         });
@@ -126,6 +129,7 @@ impl Kubelet {
         agents.spawn(agent.run(readiness, node, agent_ends.clone()));
         let mut watches = JoinSet::new();
         watches.spawn(services_known);
+        watches.spawn(classes_known);
         watches.spawn(collector.run());
         let mut recorders = JoinSet::new();
         recorders.spawn(record(api, events));

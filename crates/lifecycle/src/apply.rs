@@ -29,7 +29,9 @@ pub fn apply(observed: &mut Observed, event: Event, now: Timestamp) {
         Event::Evicted(eviction) => evict(observed, eviction),
         Event::Began(action) => begin(observed, action, now),
         Event::Mounted => mounted(observed),
-        Event::MountFailed { message } => fail_mount(observed, message, now),
+        Event::MountFailed { message } | Event::SandboxFailed { message } => {
+            fail_mount(observed, message, now);
+        }
         Event::SourcesChanged => sources_changed(observed, now),
         Event::Refreshed => refreshed(observed),
         Event::RefreshFailed { .. } => fail_refresh(observed, now),
@@ -237,6 +239,7 @@ fn begin_start(observed: &mut Observed, container: &str, attempt: u32, now: Time
         }
         record.interrupted = false;
         record.renewed = false;
+        record.unhooked = false;
         record.attempt = attempt;
         record.state = ContainerState::Starting;
         record.course = Course::default();
@@ -263,6 +266,7 @@ fn reset(observed: &mut Observed, now: Timestamp) {
         record.state = ContainerState::Waiting;
         record.interrupted = false;
         record.renewed = false;
+        record.unhooked = false;
         record.anew = true;
     }
 }
@@ -374,6 +378,7 @@ fn ended(observed: &mut Observed, container: &str, attempt: u32, mut exit: Exit)
         if record.attempt == attempt && record.state.is_active() {
             let ending = record.course.ending.take();
             record.renewed = ending.is_some_and(|ending| ending.why == Why::Changed);
+            record.unhooked = ending.is_some_and(|ending| ending.why == Why::HookFailed);
             record.state = ContainerState::Terminated(exit);
             record.course = Course::default();
             record.image = ImageState::Unknown;
@@ -442,3 +447,7 @@ fn show_waits(observed: &mut Observed, now: Timestamp) {
         failure.age(now);
     }
 }
+
+#[cfg(test)]
+#[path = "apply_tests.rs"]
+mod tests;

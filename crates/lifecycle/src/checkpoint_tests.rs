@@ -149,3 +149,17 @@ fn a_status_tells_what_was_not_written() {
     let unknown = json!({"restartCount": -1, "state": ended(137, "ContainerStatusUnknown")});
     assert_eq!(reported(unknown), (0, terminated(Cause::Lost), None));
 }
+
+#[test]
+fn a_run_that_goes_on_is_as_ready_as_its_status_says() {
+    for is_started in [true, false] {
+        let status = json!({"startTime": "2026-01-01T00:00:00Z", "containerStatuses": [{
+            "name": "app", "image": "app:1", "imageID": "", "restartCount": 0,
+            "started": is_started, "ready": is_started,
+            "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}},
+        }]});
+        let observed = recover(pod(status), host(), None, &[known(0, None)], START);
+        let course = &observed.containers[0].course;
+        assert_eq!((course.started, course.ready), (is_started, is_started));
+    }
+}

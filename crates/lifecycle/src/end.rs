@@ -110,7 +110,7 @@ fn carry_out(
         ContainerState::Running { .. } => {
             plan.act(Action::Stop { container: name(), grace: ending.left(now) });
         }
-        ContainerState::Stopping { until, grace: given, .. } if ending.deadline < until => {
+        ContainerState::Stopping { until, grace: given, .. } => {
             let grace = ending.left(now);
             if grace < given && now.saturating_add(grace).is_ok_and(|sooner| sooner < until) {
                 plan.act(Action::Stop { container: name(), grace });

@@ -118,6 +118,11 @@ pub enum Event {
         /// Which one and why.
         message: String,
     },
+    /// The volumes are made, but what the containers have in common besides cannot be.
+    SandboxFailed {
+        /// What failed.
+        message: String,
+    },
     /// What the pod refers to has changed: what is made of it is made anew, and what could not be made is tried again
     /// at once.
     SourcesChanged,

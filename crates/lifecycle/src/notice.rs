@@ -99,11 +99,10 @@ pub fn notices(observed: &Observed, event: &Event) -> Vec<Notice> {
         Event::Started { container } => {
             vec![created(observed, container), Notice::normal(container, "Started", "Container started")]
         }
-        Event::StartFailed { reason: Waiting::ContainerCreating, message, .. } => vec![Notice::of_pod(
-            true,
-            "FailedCreatePodSandBox",
-            format!("Failed to create pod sandbox: {message}"),
-        )],
+        Event::SandboxFailed { message }
+        | Event::StartFailed { reason: Waiting::ContainerCreating, message, .. } => {
+            vec![sandbox_failed(message)]
+        }
         Event::StartFailed { container, message, .. } => {
             vec![Notice::warning(container, "Failed", format!("Error: {message}"))]
         }
@@ -138,6 +137,10 @@ fn unstarted(observed: &Observed, name: &str, exit: &Exit) -> Vec<Notice> {
     }
     let why = exit.message.as_deref().unwrap_or_default();
     vec![created(observed, name), Notice::warning(name, "Failed", format!("Error: {why}"))]
+}
+
+fn sandbox_failed(why: &str) -> Notice {
+    Notice::of_pod(true, "FailedCreatePodSandBox", format!("Failed to create pod sandbox: {why}"))
 }
 
 fn judged(observed: &Observed, admission: &Admission) -> Vec<Notice> {

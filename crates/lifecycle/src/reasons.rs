@@ -19,6 +19,8 @@ pub enum Waiting {
     CreateContainerError,
     /// The runtime could not start it.
     RunContainerError,
+    /// Its `postStart` hook failed.
+    PostStartHookError,
     /// The image reference cannot be parsed.
     InvalidImageName,
     /// The pod forbids to pull an image that is not here.
@@ -45,6 +47,7 @@ impl Waiting {
             Self::CreateContainerConfigError => "CreateContainerConfigError",
             Self::CreateContainerError => "CreateContainerError",
             Self::RunContainerError => "RunContainerError",
+            Self::PostStartHookError => "PostStartHookError",
             Self::InvalidImageName => "InvalidImageName",
             Self::ErrImageNeverPull => "ErrImageNeverPull",
             Self::RegistryUnavailable => "RegistryUnavailable",

@@ -32,6 +32,8 @@ pub struct ContainerRecord {
     pub interrupted: bool,
     /// The latest run was ended so that one of another image takes its place, whatever the policies say.
     pub renewed: bool,
+    /// The latest run was ended because its `postStart` hook failed.
+    pub unhooked: bool,
     /// All containers of its pod were put back to their beginning, and none of its runs has ended since: how the run before
     /// ended is told as that.
     pub anew: bool,
@@ -206,6 +208,7 @@ impl ContainerRecord {
             backoff: None,
             interrupted: false,
             renewed: false,
+            unhooked: false,
             anew: false,
             image: ImageState::Unknown,
             kind: ImageKind::default(),
@@ -242,16 +245,10 @@ impl ContainerRecord {
         self.last.is_some() || self.has_run() && !is_held
     }
 
-    /// Whether it runs and its `postStart` hook does not keep it from counting so.
-    #[must_use]
-    pub fn is_up(&self) -> bool {
-        self.state.running_since().is_some() && !self.course.owes_hook
-    }
-
     /// Whether what waits for it may begin.
     #[must_use]
     pub fn is_started(&self) -> bool {
-        self.is_up() && self.course.started
+        self.state.running_since().is_some() && self.course.started
     }
 
     /// Whether it is as ready as one of its kind can be: an init container that did its work, any other one that runs

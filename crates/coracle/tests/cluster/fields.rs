@@ -117,12 +117,29 @@ async fn everything_that_is_accepted_runs() {
     ] {
         spec[field] = value;
     }
-    let class = json!({"metadata": {"name": "accepted"}, "handler": "any"});
+    let class = json!({"metadata": {"name": "accepted"}, "handler": "wasmtime"});
     let class: RuntimeClass = serde_json::from_value(class).unwrap();
     Api::all(scene.client.clone()).create(&PostParams::default(), &class).await.unwrap();
     let pod = scene.run_until("modest", spec, states::has_ended).await.unwrap();
     assert_eq!(states::phase(&pod), "Succeeded", "{:?}", pod.status);
     assert_eq!(scene.logs("modest", &[]).await.unwrap(), "hello from a guest\n");
+}
+
+#[tokio::test]
+async fn a_pod_of_a_foreign_runtime_class_waits() {
+    let scene = Scene::new("foreign-class").await.unwrap();
+    let class = json!({"metadata": {"name": "foreign"}, "handler": "unconfigured"});
+    let class: RuntimeClass = serde_json::from_value(class).unwrap();
+    Api::all(scene.client.clone()).create(&PostParams::default(), &class).await.unwrap();
+    let mut spec = manifests::once(&guests::image("hello").await.unwrap(), &[]);
+    spec["runtimeClassName"] = json!("foreign");
+    scene.run("foreign", spec).await.unwrap();
+    let why = "RuntimeHandler \"unconfigured\" not supported";
+    scene.event("foreign", "FailedCreatePodSandBox", why).await.unwrap();
+    let waits = |pod: &Pod| states::waiting_reason(pod) == "ContainerCreating";
+    let pod = scene.pod("foreign", waits).await.unwrap();
+    assert_eq!((states::phase(&pod), states::restarts(&pod)), ("Pending", 0));
+    scene.delete("foreign", None).await.unwrap();
 }
 
 #[tokio::test]

@@ -375,8 +375,8 @@ impl Dispatcher {
 
     /// The machine goes down: no pod is taken any more, and those that are here end for good, then the agent.
     fn leave(&mut self, ready: &watch::Sender<Option<String>>, stop: &Stop) {
-        let grace = self.context.shutdown_grace;
-        if grace.total.is_zero() {
+        let grace = &self.context.shutdown_grace;
+        if grace.total().is_zero() {
             return stop.agent.cancel();
         }
         info!(pods = self.workers.len(), "the machine goes down: pods end by priority");

@@ -19,6 +19,7 @@ mod perform;
 mod probing;
 mod publish;
 mod pulls;
+mod runtime_classes;
 mod services;
 mod shutdown;
 mod spec;
@@ -49,6 +50,7 @@ pub(crate) use filesystem::Naming;
 pub(crate) use handlers::Handlers;
 pub use pulls::PullSettings;
 pub(crate) use pulls::Pulls;
+pub(crate) use runtime_classes::RuntimeClasses;
 pub(crate) use services::Services;
 pub use shutdown::{ShutdownGrace, Stop};
 pub(crate) use supplies::Supplies;
@@ -68,6 +70,7 @@ pub(crate) struct Context {
     /// The node's own object as last seen.
     pub(crate) node: watch::Receiver<Option<Arc<Node>>>,
     pub(crate) services: Services,
+    pub(crate) runtime_classes: RuntimeClasses,
     pub(crate) supplies: Supplies,
     /// The paths of this machine that pods may ask for.
     pub(crate) host_paths: Arc<HostPaths>,

@@ -59,9 +59,12 @@ impl Worker {
     fn mount(&mut self, pod: Arc<Pod>) {
         self.keep_supplied(&pod);
         let task = self.spawn(|context| async move {
-            match volumes::mount(&context, &pod).await {
-                Ok(()) => Event::Mounted,
-                Err(error) => Event::MountFailed { message: error.to_string() },
+            if let Err(error) = volumes::mount(&context, &pod).await {
+                return Event::MountFailed { message: error.to_string() };
+            }
+            match context.runtime_classes.handler(&pod).await {
+                Ok(_) => Event::Mounted,
+                Err(error) => Event::SandboxFailed { message: error.to_string() },
             }
         });
         self.works.insert(Work::Mount, task);

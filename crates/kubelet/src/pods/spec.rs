@@ -14,6 +14,7 @@ use thiserror::Error;
 use super::environment::variables;
 use super::filesystem::{Copies, Furnishing, MountsError, Names};
 use super::objects::FetchError;
+use super::runtime_classes::HandlerError;
 use super::services::ServicesUnknown;
 use super::start::Run;
 use super::{Context, filesystem};
@@ -29,6 +30,8 @@ pub(super) enum ConfigError {
     Environment(#[from] EnvironmentError),
     #[error(transparent)]
     Fetch(#[from] FetchError),
+    #[error(transparent)]
+    Handler(#[from] HandlerError),
     #[error(transparent)]
     Services(#[from] ServicesUnknown),
     #[error(transparent)]
@@ -91,7 +94,7 @@ pub(super) async fn resolve(
         working_directory: working_directory(declared),
         stdin: declared.stdin.unwrap_or(false),
         tty: declared.tty.unwrap_or(false),
-        runtime_handler: None,
+        runtime_handler: context.runtime_classes.handler(pod).await?,
         pod: identity,
         env: with_hostname(env, &names.host_name.name),
     };

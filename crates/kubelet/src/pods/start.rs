@@ -65,7 +65,9 @@ impl Failure {
             Self::Prepare(error) => Waiting::from(error),
             Self::Start(error) => Waiting::from(error),
             // What is wrong with the pod as a whole, before there is a container.
-            Self::Config(ConfigError::Name(_)) | Self::Volumes(_) => Waiting::ContainerCreating,
+            Self::Config(ConfigError::Name(_) | ConfigError::Handler(_)) | Self::Volumes(_) => {
+                Waiting::ContainerCreating
+            }
             Self::Config(_) | Self::User(_) => Waiting::CreateContainerConfigError,
             Self::Undeclared(_) | Self::Directory { .. } | Self::Furnishing(_) | Self::Image(_) => {
                 Waiting::CreateContainerError

@@ -132,8 +132,10 @@ fn awaited(observed: &Observed, container: &ContainerRecord, exit: &Exit) -> Opt
     }
     let delay = container.restart_at(exit).duration_since(exit.finished_at);
     if delay.is_zero() {
-        let is_unstarted = exit.cause == Cause::Unstarted;
-        return is_unstarted.then(|| waits(Waiting::RunContainerError, exit.message.clone()));
+        return match exit.cause {
+            Cause::Unstarted => Some(waits(Waiting::RunContainerError, exit.message.clone())),
+            _ => container.unhooked.then(|| waits(Waiting::PostStartHookError, None)),
+        };
     }
     let pod = observed.pod.identity();
     let message = format!(

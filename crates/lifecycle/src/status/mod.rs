@@ -120,3 +120,60 @@ fn addresses(observed: &Observed, before: &PodStatus) -> PodStatus {
     }
     status
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{Cause, Exit, Host};
+
+    const NOW: Timestamp = Timestamp::constant(1_767_225_600, 0);
+
+    fn observed(state: ContainerState, last: Option<Exit>) -> Observed {
+        let pod = json!({"metadata": {"uid": "u"}, "spec": {"containers": [{"name": "app"}]}});
+        let host = Host { runtime: "test".to_owned(), addresses: vec!["192.0.2.7".parse().unwrap()] };
+        let mut observed = Observed::new(Arc::new(serde_json::from_value(pod).unwrap()), Arc::new(host));
+        observed.admission = Admission::Admitted;
+        observed.volumes = Volumes::Mounted;
+        let container = &mut observed.containers[0];
+        (container.attempt, container.state, container.last) = (1, state, last);
+        observed
+    }
+
+    fn exit() -> Exit {
+        Exit { cause: Cause::Exited(1), message: None, started_at: NOW, finished_at: NOW }
+    }
+
+    fn shown(containers: &Value) -> PodStatus {
+        serde_json::from_value(json!({"phase": "Failed", "containerStatuses": containers})).unwrap()
+    }
+
+    #[test]
+    fn the_last_status_tells_of_the_latest_run_of_each_container() {
+        let told = |name: &str, count: i32| {
+            json!([{
+                "name": name, "restartCount": count, "image": "", "imageID": "", "ready": false,
+                "state": {"terminated": {"exitCode": 1}},
+            }])
+        };
+        let ended = observed(ContainerState::Terminated(exit()), None);
+        assert!(is_final(&ended, &shown(&told("app", 1))));
+        assert!(!is_final(&ended, &shown(&told("app", 0))));
+        assert!(!is_final(&ended, &shown(&told("other", 1))));
+        assert!(!is_final(&observed(ContainerState::Waiting, Some(exit())), &shown(&json!([]))));
+        assert!(is_final(&observed(ContainerState::Waiting, None), &shown(&json!([]))));
+    }
+
+    #[test]
+    fn a_pod_shows_the_address_it_has_and_at_its_end_the_one_it_had() {
+        let before = PodStatus { pod_ip: Some("192.0.2.1".to_owned()), ..PodStatus::default() };
+        let mut observed = observed(ContainerState::Waiting, None);
+        let address = |observed: &Observed| status(observed, &before, NOW).pod_ip;
+        assert_eq!(address(&observed).as_deref(), Some("192.0.2.7"));
+        observed.removed = true;
+        assert_eq!(address(&observed).as_deref(), Some("192.0.2.1"));
+    }
+}

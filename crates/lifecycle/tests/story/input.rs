@@ -46,6 +46,9 @@ pub(super) enum Happening {
     MountFailed {
         message: String,
     },
+    SandboxFailed {
+        message: String,
+    },
     SourcesChanged {},
     Refreshed {},
     RefreshFailed {
@@ -198,6 +201,7 @@ impl Happening {
             Self::Refused { reason, message } => Event::Judged(Admission::Refused { reason, message }),
             Self::Mounted {} => Event::Mounted,
             Self::MountFailed { message } => Event::MountFailed { message },
+            Self::SandboxFailed { message } => Event::SandboxFailed { message },
             Self::SourcesChanged {} => Event::SourcesChanged,
             Self::Refreshed {} => Event::Refreshed,
             Self::RefreshFailed { message } => Event::RefreshFailed { message },

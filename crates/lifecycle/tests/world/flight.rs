@@ -126,6 +126,9 @@ impl World {
         let well = how.is_multiple_of(2);
         match flight {
             Flight::Mount if well => self.happen(Event::Mounted),
+            Flight::Mount if how % 4 == 1 => {
+                self.happen(Event::SandboxFailed { message: "unknown".to_owned() });
+            }
             Flight::Mount => self.happen(Event::MountFailed { message: "missing".to_owned() }),
             Flight::Refresh if well => self.happen(Event::Refreshed),
             Flight::Refresh => self.happen(Event::RefreshFailed { message: "missing".to_owned() }),

@@ -19,8 +19,8 @@ use crate::Layout;
 use crate::access::Access;
 use crate::events::{Recorder, record};
 use crate::pods::{
-    Context, Dispatcher, Handlers, HostPaths, Naming, PodApi, PodDirectory, PullSettings, Pulls, Services,
-    ShutdownGrace, Stop, Supplies,
+    Context, Dispatcher, Handlers, HostPaths, Naming, PodApi, PodDirectory, PullSettings, Pulls,
+    RuntimeClasses, Services, ShutdownGrace, Stop, Supplies,
 };
 
 pub(crate) const NODE: &str = "n1";
@@ -113,6 +113,8 @@ impl Scene {
         let api = PodApi::new(self.api.client());
         self.directory = PodDirectory::default();
         let (services, services_known) = Services::watch(self.api.client());
+        let served = vec!["fake".to_owned()];
+        let (runtime_classes, classes_known) = RuntimeClasses::watch(self.api.client(), served);
         let context = Context {
             api: api.clone(),
             provider: Arc::new(self.runtime.clone()),
@@ -126,9 +128,10 @@ impl Scene {
             directory: self.directory.clone(),
             pulls: Pulls::new(PullSettings::default()),
             access: Access::new(self.layout.image_access()),
-            shutdown_grace: self.shutdown_grace,
+            shutdown_grace: self.shutdown_grace.clone(),
             node: self.node.subscribe(),
             services,
+            runtime_classes,
             supplies: Supplies::new(api.clone()),
             host_paths: Arc::new(HostPaths::new(&[self.layout.root().join("host")], &[self.layout.pods()])),
             naming: Naming {
@@ -144,6 +147,7 @@ impl Scene {
         self.stop = Stop::default();
         self.recorder.spawn(record(api, events));
         self.recorder.spawn(services_known);
+        self.recorder.spawn(classes_known);
         self.agent.spawn(dispatcher.run(self.node.subscribe(), ready, self.stop.clone()));
     }
 

@@ -187,7 +187,7 @@ async fn a_deadline_ends_the_pod_for_good() {
 async fn when_the_machine_goes_down_critical_pods_end_last() {
     let mut scene = Scene::empty();
     let seconds = std::time::Duration::from_secs;
-    scene.shutdown_grace = ShutdownGrace { total: seconds(30), critical: seconds(10) };
+    scene.shutdown_grace = ShutdownGrace::of(seconds(30), seconds(10));
     scene.start().await;
     scene.create("plain", pod("Always", "deaf"));
     scene.create("critical", critical("app"));
@@ -219,10 +219,39 @@ async fn when_the_machine_goes_down_critical_pods_end_last() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn when_the_machine_goes_down_pods_end_by_their_priority() {
+    let mut scene = Scene::empty();
+    let seconds = std::time::Duration::from_secs;
+    scene.shutdown_grace =
+        ShutdownGrace::by_priority([(0, seconds(20)), (50, seconds(15)), (99, seconds(10))]);
+    scene.start().await;
+    for (name, priority) in [("low", -7), ("usual", 49), ("high", 98)] {
+        let mut pod = pod("Always", "deaf");
+        pod["spec"]["priority"] = json!(priority);
+        scene.create(name, pod);
+        scene.phase(name, "Running").await;
+    }
+    let began = Instant::now();
+    scene.stop.machine.cancel();
+    for name in ["low", "usual"] {
+        let first = shown(&scene.runtime.state, "a stop", |state| state.of(name)[0].stops.first().copied());
+        assert_eq!(first.await, seconds(20));
+    }
+    assert!(scene.runtime.state.borrow().of("high")[0].stops.is_empty());
+    scene.runtime.exit("low", Cause::Killed);
+    scene.runtime.exit("usual", Cause::Killed);
+    let first = shown(&scene.runtime.state, "a stop", |state| state.of("high")[0].stops.first().copied());
+    assert_eq!(first.await, seconds(15));
+    scene.runtime.exit("high", Cause::Killed);
+    let took = scene.ended(began).await;
+    assert!(took < seconds(10), "nobody waits for a group without pods: {took:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn pods_that_do_not_end_keep_the_others_waiting_only_so_long() {
     let mut scene = Scene::empty();
     let seconds = std::time::Duration::from_secs;
-    scene.shutdown_grace = ShutdownGrace { total: seconds(30), critical: seconds(10) };
+    scene.shutdown_grace = ShutdownGrace::of(seconds(30), seconds(10));
     scene.start().await;
     scene.create("plain", pod("Always", "deaf"));
     scene.create("critical", critical("app"));

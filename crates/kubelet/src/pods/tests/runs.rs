@@ -176,3 +176,27 @@ async fn what_ran_under_a_failed_worker_runs_on() {
         scene.runtime.state.borrow().runs.iter().map(|run| run.spec.id.to_string()).collect::<Vec<_>>();
     assert_eq!(runs.len(), 2, "{runs:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_runtime_class_is_served_or_waited_for() {
+    let scene = Scene::new().await;
+    let class = |name: &str| format!("/apis/node.k8s.io/v1/runtimeclasses/{name}");
+    scene.api.put(&class("foreign"), json!({ "metadata": {}, "handler": "runc" }));
+    let of_class = |name: &str| {
+        let mut pod = pod("Never", "app");
+        pod["spec"]["runtimeClassName"] = json!(name);
+        pod
+    };
+    scene.create("foreign", of_class("foreign"));
+    let told = scene.event("FailedCreatePodSandBox").await;
+    let why = "failed to get sandbox runtime: RuntimeHandler \"runc\" not supported";
+    assert_eq!(told, format!("Failed to create pod sandbox: {why}"));
+    let shown = scene.waits("foreign", "ContainerCreating").await;
+    assert_eq!(shown["status"]["phase"], "Pending");
+    assert!(scene.runtime.state.borrow().runs.is_empty());
+    scene.create("served", of_class("late"));
+    scene.waits("served", "ContainerCreating").await;
+    scene.api.put(&class("late"), json!({ "metadata": {}, "handler": "fake" }));
+    scene.phase("served", "Running").await;
+    assert_eq!(scene.runtime.state.borrow().of("served")[0].spec.runtime_handler.as_deref(), Some("fake"));
+}
