@@ -60,6 +60,7 @@ mod tokens;
 mod trust;
 mod unprivileged;
 mod until;
+mod upkeep;
 mod users;
 mod volumes;
 mod writes;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use coracle_lifecycle::reasons::Waiting;
 use coracle_lifecycle::{
-    Container, ContainerSpec, Event, Exit, ImageError, LocalImage, PrepareError, Role, RootUser, StartError,
-    Wish, ensure_non_root,
+    Container, ContainerSpec, Event, Exit, ImageError, LocalImage, Mount, PrepareError, Role, RootUser,
+    StartError, Wish, ensure_non_root,
 };
 use k8s_openapi::api::core::v1::Pod;
 use thiserror::Error;
@@ -132,14 +132,14 @@ async fn try_start(
     let Resolved { mut spec, furnishing } = spec::resolve(context, pod, &declared, run).await?;
     make_directories(context, &spec, attempt).await?;
     context.images.root_file_system(&spec.image, &spec.root).await?;
-    furnish(furnishing).await?;
+    spec.mounts.extend(furnish(furnishing).await?);
     let mut words = LastWords::of(&spec, pod, &declared);
     let prepared = words.prepare(&mut spec).await;
     prepared.map_err(|source| Failure::Directory { path: spec.root.clone(), source })?;
     Ok((context.provider.start(spec).await?, words))
 }
 
-async fn furnish(furnishing: Furnishing) -> Result<(), Failure> {
+async fn furnish(furnishing: Furnishing) -> Result<Vec<Mount>, Failure> {
     let root = furnishing.root.clone();
     let put = disk::off_thread(move || Ok(furnishing.put())).await;
     Ok(put.map_err(|source| Failure::Directory { path: root, source })??)

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use coracle_lifecycle::Mount;
 use thiserror::Error;
 
+use super::aliases::aliases;
 use super::beneath::{Beneath, Found};
 use super::mounts::{FileMount, Mounts};
 use super::views::View;
@@ -49,8 +50,8 @@ pub(in crate::pods) struct Furnishing {
 }
 
 impl Furnishing {
-    /// Puts all there.
-    pub(in crate::pods) fn put(&self) -> Result<(), FurnishingError> {
+    /// Puts all there. Gives the mounts that are to be found at one more path each.
+    pub(in crate::pods) fn put(&self) -> Result<Vec<Mount>, FurnishingError> {
         let root = Beneath::root(&self.root).map_err(|source| failed("/", source))?;
         for (from, to) in &self.mounts.copies {
             disk::remove(to).map_err(|source| failed(&to.display().to_string(), source))?;
@@ -69,7 +70,7 @@ impl Furnishing {
             // A program that has no use for it starts all the same.
             let _ = root.make_directory(relative(directory), 0o755);
         }
-        Ok(())
+        Ok(aliases(&root, &self.mounts.directories))
     }
 
     fn put_files(&self, root: &Beneath) -> Result<(), FurnishingError> {

@@ -1,6 +1,7 @@
 //! What a container sees of files beside those of its image: its mounts, `/etc`, `/dev`, `/tmp`, and where it leaves its
 //! last words.
 
+mod aliases;
 pub(super) mod beneath;
 mod furnishing;
 mod message;
