@@ -101,16 +101,22 @@ fn time(timestamp: Timestamp) -> Time {
     )
 }
 
-/// The pod has an address from the time its volumes are there. One that has ended keeps what it had.
+/// A pod that was refused gets no addresses. Any other has its own from the time its volumes are there, and keeps what it had
+/// when it has ended.
 fn addresses(observed: &Observed, before: &PodStatus) -> PodStatus {
     let host = || observed.host.addresses.iter().map(ToString::to_string);
     let mut status = PodStatus {
-        host_ip: host().next(),
-        host_ips: Some(host().map(|ip| HostIP { ip }).collect()),
+        host_ip: before.host_ip.clone(),
+        host_ips: before.host_ips.clone(),
         pod_ip: before.pod_ip.clone(),
         pod_ips: before.pod_ips.clone(),
         ..PodStatus::default()
     };
+    if matches!(observed.admission, Admission::Refused { .. }) {
+        return status;
+    }
+    status.host_ip = host().next();
+    status.host_ips = Some(host().map(|ip| HostIP { ip }).collect());
     let has_begun = observed.volumes == Volumes::Mounted
         || observed.containers.iter().any(|container| container.state != ContainerState::Waiting);
     if has_begun && (status.pod_ip.is_none() || !observed.is_terminal()) {
@@ -175,5 +181,14 @@ mod tests {
         assert_eq!(address(&observed).as_deref(), Some("192.0.2.7"));
         observed.removed = true;
         assert_eq!(address(&observed).as_deref(), Some("192.0.2.1"));
+    }
+
+    #[test]
+    fn a_pod_that_was_refused_has_no_addresses() {
+        let mut observed = observed(ContainerState::Waiting, None);
+        let hosts = |observed: &Observed| status(observed, &PodStatus::default(), NOW).host_ip;
+        assert_eq!(hosts(&observed).as_deref(), Some("192.0.2.7"));
+        observed.admission = Admission::Refused { reason: "OutOfcpu".to_owned(), message: String::new() };
+        assert_eq!(hosts(&observed), None);
     }
 }
