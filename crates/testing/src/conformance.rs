@@ -16,11 +16,13 @@
 
 mod checks;
 mod commands;
+mod network;
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use coracle_lifecycle::{
@@ -56,6 +58,17 @@ pub struct Programs {
     pub tools: LocalImage,
     /// No program at all.
     pub garbage: LocalImage,
+    /// Programs that listen; `None` for a runtime whose containers have no network.
+    pub servers: Option<Servers>,
+}
+
+/// Programs that listen on the addresses of their pod.
+#[derive(Clone, Debug)]
+pub struct Servers {
+    /// Started as `echo 0.0.0.0:PORT`, with that port declared, it sends back what each connection sends.
+    pub echo: LocalImage,
+    /// Answers HTTP at its first declared port: `/hello` at once, `/sleep?MILLISECONDS` with `slept` after that time.
+    pub http: LocalImage,
 }
 
 /// A provider under test, with the folder that its containers live in.
@@ -106,6 +119,14 @@ impl<'a> Bench<'a> {
             tty: false,
             runtime_handler: None,
         }
+    }
+
+    /// An address of this machine that nobody else has: no other test, and no other process that runs tests.
+    #[must_use]
+    pub fn address() -> Ipv4Addr {
+        static TAKEN: AtomicU8 = AtomicU8::new(1);
+        let [_, _, high, low] = std::process::id().to_be_bytes();
+        Ipv4Addr::new(127, 64 | high & 0x3f, low, TAKEN.fetch_add(1, Ordering::Relaxed))
     }
 
     fn made_folder(&self, name: &str) -> PathBuf {

@@ -78,6 +78,14 @@ impl Ear {
         }
     }
 
+    /// Whether the guest may have sockets of its own that listen.
+    fn holds_sockets(&self) -> bool {
+        match self {
+            Self::Entrance(entrance) | Self::Reader(entrance, _) => entrance.holds_sockets(),
+            Self::Server(_) => false,
+        }
+    }
+
     /// When nobody is let in any more.
     fn closing(&self) -> CancellationToken {
         match self {
@@ -164,6 +172,10 @@ impl Run {
                 () = run.ear.is_idle() => run.kill(Cause::Stopped),
                 () = run.grace_over() => run.kill(Cause::Killed),
             }
+            // The guest's sockets went with its work: others may have their addresses.
+            if run.ear.holds_sockets() {
+                run.end_stopped(Cause::Killed);
+            }
             // An instance that is having its turn ends with that.
             run.exited().await;
         }
@@ -205,8 +217,16 @@ impl Run {
         self.end(|stopping| (stopping.map_or(otherwise, |stopping| stopping.cause), None));
     }
 
-    /// Ends the run by force. One that stands still, perhaps in a queue behind others, has ended when this returns; its
-    /// tasks only clean up. One that runs ends with its turn.
+    /// The end of a guest that has no turns any more. One that listens has ended when its task has closed its sockets: a
+    /// container that is started again needs their addresses.
+    fn end_still(&self, otherwise: Cause) {
+        if !self.ear.holds_sockets() {
+            self.end_stopped(otherwise);
+        }
+    }
+
+    /// Ends the run by force. One that stands still, perhaps in a queue behind others, has ended when this returns, but for
+    /// one that listens; its tasks only clean up. One that runs ends with its turn.
     fn kill(&self, cause: Cause) {
         {
             let mut stopping = self.stopping.lock();
@@ -216,7 +236,7 @@ impl Run {
             stopping.get_or_insert_with(|| Stopping { cause, _hurry: self.ticker.hurry() });
         }
         if self.turns.close() {
-            self.end_stopped(cause);
+            self.end_still(cause);
         }
         self.stop_asked.notify_one();
     }
@@ -274,7 +294,7 @@ struct Begun<'a>(&'a Run);
 impl Drop for Begun<'_> {
     fn drop(&mut self) {
         if self.0.turns.give_back() {
-            self.0.end_stopped(Cause::Killed);
+            self.0.end_still(Cause::Killed);
         }
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 use coracle_lifecycle::{Cause, ContainerSpec, PrepareError, StartError};
 
 use super::commands::check_commands;
+use super::network::check_network;
 use super::{Bench, Programs, exit_of, is_running, stop};
 
 /// Checks everything a provider must do; it leaves no container running.
@@ -21,6 +22,9 @@ pub async fn check_all(bench: &Bench<'_>, programs: &Programs) {
     check_removal_ends_a_run(bench, programs).await;
     check_refusals(bench, programs).await;
     check_commands(bench, programs).await;
+    if let Some(servers) = &programs.servers {
+        check_network(bench, servers).await;
+    }
 }
 
 fn check_description(bench: &Bench<'_>) {

@@ -69,6 +69,11 @@ impl Entrance {
         self.own.lock().insert(address);
     }
 
+    /// Whether the guest was ever to listen with a socket of its own.
+    pub(crate) fn holds_sockets(&self) -> bool {
+        !self.own.lock().is_empty()
+    }
+
     /// A connection has come to a socket of the guest's own.
     pub(super) fn let_in(&self) {
         self.inside.send_modify(|inside| *inside += 1);

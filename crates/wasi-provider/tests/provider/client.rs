@@ -1,9 +1,8 @@
 //! Servers as tests start them, and what they ask of them.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use coracle_lifecycle::{Container, ContainerSpec, LocalImage, Port, Protocol};
 use coracle_testing::conformance::Bench;
@@ -29,7 +28,7 @@ pub(crate) async fn serve(bench: &Bench<'_>, image: &LocalImage, settings: &[(&s
 /// What such a server is started with.
 pub(crate) fn spec(bench: &Bench<'_>, image: &LocalImage, settings: &[(&str, &str)]) -> ContainerSpec {
     let mut spec = bench.spec(image, &[]);
-    spec.network.addresses = vec![address().into()];
+    spec.network.addresses = vec![Bench::address().into()];
     spec.ports = vec![port("dns", 53, Protocol::Udp), port("web", PORT, Protocol::Tcp)];
     let settings =
         settings.iter().map(|(name, value)| (format!("coracle.dev/http-{name}"), (*value).to_owned()));
@@ -46,13 +45,6 @@ pub(crate) async fn start(bench: &Bench<'_>, spec: ContainerSpec) -> Served {
 
 fn port(name: &str, number: u16, protocol: Protocol) -> Port {
     Port { name: Some(name.to_owned()), number, protocol, host_port: None, host_ip: None }
-}
-
-/// An address of the loopback network that neither another test has, nor another process that runs these tests.
-fn address() -> Ipv4Addr {
-    static TAKEN: AtomicU8 = AtomicU8::new(1);
-    let [_, _, high, low] = std::process::id().to_be_bytes();
-    Ipv4Addr::new(127, 64 | high & 0x3f, low, TAKEN.fetch_add(1, Ordering::Relaxed))
 }
 
 impl Served {

@@ -2,7 +2,6 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use coracle_lifecycle::{Cause, ContainerSpec, LocalImage, Network};
@@ -17,11 +16,8 @@ fn net(folder: &std::path::Path) -> LocalImage {
     machine::image(folder, "net", &std::fs::read(&path).expect("`cargo xtask guests` has been run"))
 }
 
-/// An address that no other test of this process has.
-fn address() -> IpAddr {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
-    let process = u8::try_from(std::process::id() % 200).unwrap();
-    IpAddr::from([127, 50, process, NEXT.fetch_add(1, Ordering::Relaxed)])
+fn own_address() -> IpAddr {
+    Bench::address().into()
 }
 
 /// A container of a pod with this address.
@@ -57,7 +53,7 @@ async fn two_pods_listen_on_one_port_each_on_its_own_address() {
     let provider = machine::provider(folder.path());
     let (bench, net) = (Bench::new(&provider, folder.path()), net(folder.path()));
     let mut servers = Vec::new();
-    for address in [address(), address()] {
+    for address in [own_address(), own_address()] {
         let spec = at(address, bench.spec(&net, &["echo", "0.0.0.0:7007"]));
         let container = bench.start(spec.clone()).await;
         listening(&spec).await;
@@ -76,7 +72,7 @@ async fn connections_leave_from_the_pods_address() {
     let folder = tempfile::tempdir().unwrap();
     let provider = machine::provider(folder.path());
     let (bench, net) = (Bench::new(&provider, folder.path()), net(folder.path()));
-    let node = address();
+    let node = own_address();
     let spec = at(node, bench.spec(&net, &["echo", "0.0.0.0:7008"]));
     let _container = bench.start(spec.clone()).await;
     listening(&spec).await;
@@ -89,7 +85,7 @@ async fn datagrams_go_both_ways() {
     let folder = tempfile::tempdir().unwrap();
     let provider = machine::provider(folder.path());
     let (bench, net) = (Bench::new(&provider, folder.path()), net(folder.path()));
-    let node = address();
+    let node = own_address();
     let spec = at(node, bench.spec(&net, &["udp-echo", "0.0.0.0:7009"]));
     let container = bench.start(spec.clone()).await;
     listening(&spec).await;
@@ -115,7 +111,7 @@ async fn a_pods_loopback_is_its_own_and_the_machines_out_of_reach() {
     let folder = tempfile::tempdir().unwrap();
     let provider = machine::provider(folder.path());
     let (bench, net) = (Bench::new(&provider, folder.path()), net(folder.path()));
-    let (one, other) = (address(), address());
+    let (one, other) = (own_address(), own_address());
     let host = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = format!("127.0.0.1:{}", host.local_addr().unwrap().port());
     let (exit, text) = bench.run(at(one, bench.spec(&net, &["ask", &host, "hi"]))).await;
@@ -140,7 +136,7 @@ async fn what_listens_everywhere_is_found_by_the_loopback_too() {
     let folder = tempfile::tempdir().unwrap();
     let provider = machine::provider(folder.path());
     let (bench, net) = (Bench::new(&provider, folder.path()), net(folder.path()));
-    let pod = address();
+    let pod = own_address();
     let spec = at(pod, bench.spec(&net, &["echo", "0.0.0.0:7011"]));
     let _container = bench.start(spec.clone()).await;
     listening(&spec).await;
@@ -155,7 +151,7 @@ async fn an_address_of_others_and_a_taken_port_are_refused_with_their_own_errors
     let folder = tempfile::tempdir().unwrap();
     let provider = machine::provider(folder.path());
     let (bench, net) = (Bench::new(&provider, folder.path()), net(folder.path()));
-    let pod = address();
+    let pod = own_address();
     let taken = TcpListener::bind((pod, 7012)).unwrap();
     for (wanted, error) in [
         ("0.0.0.0:7012", "AddrInUse"),
@@ -184,7 +180,7 @@ async fn in_the_nodes_network_a_guest_has_the_nodes_loopback() {
         peer.ip()
     });
     let mut spec = bench.spec(&net, &["ask", &to, "hi"]);
-    spec.network = Network { host: true, addresses: vec![address()], ..Network::default() };
+    spec.network = Network { host: true, addresses: vec![own_address()], ..Network::default() };
     assert_eq!(bench.run(spec).await.1, format!("hi from {to} by 127.0.0.1\n"));
     assert_eq!(server.join().unwrap(), IpAddr::from([127, 0, 0, 1]));
 }
@@ -195,7 +191,7 @@ async fn names_are_looked_up_in_the_containers_own_hosts_file() {
     let provider = machine::provider(folder.path());
     let (bench, net) = (Bench::new(&provider, folder.path()), net(folder.path()));
     let run = async |name: &str| {
-        let spec = at(address(), bench.spec(&net, &["resolve", name]));
+        let spec = at(own_address(), bench.spec(&net, &["resolve", name]));
         std::fs::create_dir(spec.root.join("etc")).unwrap();
         std::fs::write(spec.root.join("etc/hosts"), "10.1.2.3 db.example\n").unwrap();
         bench.run(spec).await.1

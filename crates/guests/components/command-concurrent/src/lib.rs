@@ -4,7 +4,8 @@ use wasip3::cli::{environment, exit, stderr, stdin, stdout};
 use wasip3::clocks::monotonic_clock::wait_for;
 use wasip3::filesystem::preopens::get_directories;
 use wasip3::filesystem::types::{DescriptorFlags, ErrorCode, OpenFlags, PathFlags};
-use wasip3::wit_bindgen::StreamReader;
+use wasip3::sockets::types::{self as sockets, IpAddressFamily, IpSocketAddress, Ipv4SocketAddress, TcpSocket};
+use wasip3::wit_bindgen::{StreamReader, spawn_local};
 use wasip3::wit_stream;
 
 wasip3::cli::command::export!(Program);
@@ -38,6 +39,7 @@ impl wasip3::exports::cli::run::Guest for Program {
             [_, "say", text] => say(format!("{text}\n")).await,
             [_, "complain", text] => complain(format!("{text}\n")).await,
             [_, "copy"] => stdout::write_via_stream(stdin::read_via_stream().0).await.map_err(drop),
+            [_, "echo", address] => echo(address).await.map_err(drop),
             [_, "environment"] => say(variables()).await,
             [_, "show", directory, path] => match file(directory, path).await {
                 Ok(content) => stdout::write_via_stream(content).await.map_err(drop),
@@ -64,7 +66,7 @@ async fn complain(text: String) -> Result<(), ()> {
 
 fn stream(text: String) -> StreamReader<u8> {
     let (mut to, from) = wit_stream::new();
-    wasip3::wit_bindgen::spawn_local(async move {
+    spawn_local(async move {
         to.write_all(text.into_bytes()).await;
     });
     from
@@ -76,4 +78,24 @@ async fn file(directory: &str, path: &str) -> Result<StreamReader<u8>, ErrorCode
     let read = DescriptorFlags::READ;
     let file = root.open_at(PathFlags::empty(), path.to_owned(), OpenFlags::empty(), read).await?;
     Ok(file.read_via_stream(0).0)
+}
+
+/// Sends back what each connection sends, for ever.
+async fn echo(address: &str) -> Result<(), sockets::ErrorCode> {
+    let socket = TcpSocket::create(IpAddressFamily::Ipv4)?;
+    socket.bind(parse(address).ok_or(sockets::ErrorCode::InvalidArgument)?)?;
+    let mut clients = socket.listen()?;
+    while let Some(client) = clients.next().await {
+        spawn_local(async move {
+            let (said, _) = client.receive();
+            let _ = client.send(said).await;
+        });
+    }
+    Ok(())
+}
+
+fn parse(address: &str) -> Option<IpSocketAddress> {
+    let address: std::net::SocketAddrV4 = address.parse().ok()?;
+    let [a, b, c, d] = address.ip().octets();
+    Some(IpSocketAddress::Ipv4(Ipv4SocketAddress { port: address.port(), address: (a, b, c, d) }))
 }

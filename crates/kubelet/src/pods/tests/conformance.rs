@@ -16,6 +16,7 @@ async fn the_runtime_in_memory_conforms() {
         grow_memory: image("grow-memory"),
         tools: image("tools"),
         garbage: image("garbage"),
+        servers: None,
     };
     check_all(&Bench::new(&FakeRuntime::new(), folder.path()), &programs).await;
 }
