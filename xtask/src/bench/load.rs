@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use coracle_testing::Cluster;
 use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::api::authentication::v1::TokenRequest;
+use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, ListParams, PostParams};
@@ -114,8 +114,9 @@ pub(super) async fn run_in_turns(
     let accounts: Api<ServiceAccount> = Api::namespaced(client, &namespace);
     let mut tokens = Vec::new();
     let mut events = Box::pin(watcher(pods.clone(), watcher::Config::default()));
-    let standing = pods.create(&PostParams::default(), &pod(0, templates[1])?).await?.name_any();
-    sees(&mut events, &standing, is_of_running).await?;
+    let standing = pods.create(&PostParams::default(), &pod(0, templates[1])?).await?;
+    let request = token_request(&standing);
+    sees(&mut events, &standing.name_any(), is_of_running).await?;
     for (number, template) in templates.into_iter().cycle().take(rounds * 2).enumerate() {
         let name = pods.create(&PostParams::default(), &pod(number + 1, template)?).await?.name_any();
         sees(&mut events, &name, is_of_running).await?;
@@ -123,13 +124,23 @@ pub(super) async fn run_in_turns(
         sees(&mut events, &name, |event| matches!(event, Event::Delete(_))).await?;
         if template.config_maps.is_some() {
             let asked = Instant::now();
-            accounts
-                .create_token_request("default", &PostParams::default(), &TokenRequest::default())
-                .await?;
+            accounts.create_token_request("default", &PostParams::default(), &request).await?;
             tokens.push(asked.elapsed());
         }
     }
     Ok(tokens)
+}
+
+/// A request for a token as a node makes it.
+fn token_request(pod: &Pod) -> TokenRequest {
+    let pod = BoundObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        name: pod.metadata.name.clone(),
+        uid: pod.metadata.uid.clone(),
+    };
+    let spec = TokenRequestSpec { bound_object_ref: Some(pod), ..TokenRequestSpec::default() };
+    TokenRequest { spec: Some(spec), ..TokenRequest::default() }
 }
 
 /// Waits for an event of one pod.

@@ -24,7 +24,7 @@ pub(super) async fn measure(built: &Built, config_maps: usize) -> anyhow::Result
     let image = stage.registry.image(&format!("{IMAGE}:{TAG}"));
     let plain = Template { image, config_maps: None, probed: None };
     let with_volumes = Template { config_maps: Some(config_maps), ..plain.clone() };
-    let running = load::run_in_turns(&stage.cluster, [&plain, &with_volumes], ROUNDS);
+    let running = Box::pin(load::run_in_turns(&stage.cluster, [&plain, &with_volumes], ROUNDS));
     let tokens = wait("pods without volumes and with them", running).await?;
     let tokens = tokens.iter().map(|time| time.as_secs_f64() * 1000.0).collect();
     let mut starts = Starts { tokens, ..Starts::default() };
