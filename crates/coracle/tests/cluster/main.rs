@@ -59,6 +59,7 @@ mod storage;
 mod tokens;
 mod trust;
 mod unprivileged;
+mod unstarted;
 mod until;
 mod upkeep;
 mod users;
