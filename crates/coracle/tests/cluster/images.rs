@@ -151,3 +151,23 @@ async fn the_summary_of_the_node_tells_what_images_and_files_take_up() {
     assert_eq!(summary["pods"][0]["podRef"]["name"], "sleeps");
     assert_eq!(summary["pods"][0]["containers"][0]["name"], "app");
 }
+
+#[tokio::test]
+async fn prometheus_is_told_how_long_pods_took_to_start() {
+    let scene = Scene::new("metrics").await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let administrator = gate::administrator(&scene, &directory).await;
+    let count = async || {
+        let metrics = gate::get(&administrator, "/metrics").await.unwrap();
+        let count =
+            metrics.lines().find_map(|line| line.strip_prefix("kubelet_pod_start_duration_seconds_count "));
+        count.and_then(|count| count.parse::<u32>().ok()).unwrap_or_else(|| panic!("no count in {metrics}"))
+    };
+    let before = count().await;
+    let image = guests::image("sleep").await.unwrap();
+    scene.run_until("sleeps", manifests::once(&image, &[]), states::is_running).await.unwrap();
+    // The node has its answer a moment after the watch has the pod.
+    while count().await != before + 1 {
+        tokio::task::yield_now().await;
+    }
+}

@@ -6,10 +6,13 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::watch;
 
+use super::startups::Startups;
+
 /// The pods on this node as their workers know them: what the HTTP API answers from.
 #[derive(Clone, Default)]
 pub struct PodDirectory {
     pods: Arc<RwLock<HashMap<PodUid, PodView>>>,
+    startups: Startups,
 }
 
 /// One pod and its status as the node knows it now, which may be ahead of the API server.
@@ -57,6 +60,11 @@ impl PodDirectory {
 
     pub(crate) fn remove(&self, uid: &PodUid) {
         self.write().remove(uid);
+    }
+
+    /// How long the pods of this node took to start.
+    pub(crate) fn startups(&self) -> &Startups {
+        &self.startups
     }
 
     fn read(&self) -> RwLockReadGuard<'_, HashMap<PodUid, PodView>> {

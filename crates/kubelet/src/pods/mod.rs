@@ -24,6 +24,7 @@ mod services;
 mod shutdown;
 mod spec;
 mod start;
+mod startups;
 mod supplies;
 #[cfg(test)]
 pub(crate) mod testing;

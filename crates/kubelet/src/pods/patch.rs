@@ -1,4 +1,5 @@
 use coracle_lifecycle::PodUid;
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodStatus};
 use serde_json::{Value, json};
 
@@ -48,8 +49,37 @@ fn clear(value: &mut Value, key: &str) {
     }
 }
 
+/// How long a change that nobody waits for is held back, so that it goes along with the next one.
+const QUIET: SignedDuration = SignedDuration::from_secs(5);
+
+/// How long the word that a pod begins is held back: one whose images are here runs sooner, and says that at once.
+const BEGINNING: SignedDuration = SignedDuration::from_millis(50);
+
+/// How long a status that says `next` after `before` can wait for more.
+pub(super) fn patience(before: &PodStatus, next: &PodStatus) -> Option<SignedDuration> {
+    if is_quiet(before, next) {
+        return Some(QUIET);
+    }
+    begins(before, next).then_some(BEGINNING)
+}
+
+/// Whether the pod has only just come to the node, and nothing is known but that it is being started.
+fn begins(before: &PodStatus, next: &PodStatus) -> bool {
+    let is_coming = |container: &ContainerStatus| {
+        let waiting = container.state.as_ref().and_then(|state| state.waiting.as_ref());
+        waiting.is_some_and(|waiting| {
+            let reason = waiting.reason.as_deref();
+            waiting.message.is_none() && matches!(reason, Some("ContainerCreating" | "PodInitializing"))
+        })
+    };
+    containers(before).next().is_none()
+        && next.phase.as_deref() == Some("Pending")
+        && next.message.is_none()
+        && containers(next).all(is_coming)
+}
+
 /// Whether nobody waits for what is new in `next`: it can go along with the next change that matters.
-pub(super) fn is_quiet(before: &PodStatus, next: &PodStatus) -> bool {
+fn is_quiet(before: &PodStatus, next: &PodStatus) -> bool {
     loud(before) == loud(next)
 }
 
@@ -168,6 +198,26 @@ mod tests {
         assert!(!is_quiet(&with("Ready", "True", 1), &with("Ready", "False", 1)));
         let failed = PodStatus { phase: Some("Failed".to_owned()), ..with("Ready", "True", 1) };
         assert!(!is_quiet(&with("Ready", "True", 1), &failed));
+    }
+
+    #[test]
+    fn only_the_first_word_of_a_pod_that_begins_waits_a_moment() {
+        let waiting = |reason: &str, message: Option<&str>| -> PodStatus {
+            let state = json!({ "waiting": { "reason": reason, "message": message } });
+            let container = json!({
+                "name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state,
+            });
+            serde_json::from_value(json!({ "phase": "Pending", "containerStatuses": [container] })).unwrap()
+        };
+        let (none, begins) = (PodStatus::default(), waiting("ContainerCreating", None));
+        assert_eq!(patience(&none, &begins), Some(BEGINNING));
+        for other in [waiting("ContainerCreating", Some("x")), waiting("ErrImagePull", None)] {
+            assert_eq!(patience(&none, &other), None);
+        }
+        assert_eq!(patience(&waiting("ErrImagePull", None), &begins), None);
+        let running = PodStatus { phase: Some("Running".to_owned()), ..begins.clone() };
+        assert_eq!(patience(&none, &running), None);
+        assert_eq!(patience(&begins, &begins), Some(QUIET));
     }
 
     #[test]

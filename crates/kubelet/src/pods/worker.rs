@@ -8,7 +8,7 @@ use coracle_lifecycle::{
     Admission, Checkpoint, Container, ContainerId, Event, Known, Observed, PodIdentity, PodUid, ProbeKind,
     Wish, apply, checkpoint, is_final, notices, plan, status,
 };
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodStatus;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -25,9 +25,6 @@ use crate::clock;
 
 /// How long a worker waits, when the agent ends and its pod is at rest, for the last status to be written.
 pub(crate) const LAST_WORDS: Duration = Duration::from_secs(10);
-
-/// How long a change that nobody waits for is held back, so that it goes along with the next one.
-const QUIET: SignedDuration = SignedDuration::from_secs(5);
 
 /// What reaches a worker.
 pub(crate) enum Message {
@@ -72,7 +69,7 @@ pub(crate) struct Worker {
     pub(super) statuses: watch::Sender<Arc<PodStatus>>,
     acknowledged: Acknowledgement,
     publishing: bool,
-    /// Since when something is to be written that nobody waits for.
+    /// Since when something is to be written that can wait.
     quiet_since: Option<Timestamp>,
     settled: bool,
     pub(super) forgotten: bool,
@@ -223,7 +220,9 @@ impl Worker {
         }
         if let Some(arrived) = self.arrived.take() {
             let PodIdentity { namespace, name, .. } = &self.identity;
-            info!(namespace, name, milliseconds = arrived.elapsed().as_millis(), "the pod runs");
+            let duration = arrived.elapsed();
+            self.context.directory.startups().add(duration);
+            info!(namespace, name, milliseconds = duration.as_millis(), "the pod runs");
         }
     }
 
@@ -349,10 +348,11 @@ impl Worker {
     /// Until when a change is held back that can go along with the next one.
     fn held_back(&mut self) -> Option<Timestamp> {
         let (before, next, now) = (&self.acknowledged.status, self.statuses.borrow(), clock::now());
-        let is_quiet = **before != **next && patch::is_quiet(before, &next) && !self.observed.shutdown;
-        let since = self.quiet_since.filter(|since| is_quiet && *since <= now).unwrap_or(now);
-        self.quiet_since = is_quiet.then_some(since);
-        Some(since + QUIET).filter(|due| is_quiet && *due > now)
+        let is_new = **before != **next && !self.observed.shutdown;
+        let wait = is_new.then(|| patch::patience(before, &next)).flatten();
+        let since = self.quiet_since.filter(|since| wait.is_some() && *since <= now).unwrap_or(now);
+        self.quiet_since = wait.map(|_| since);
+        wait.map(|wait| since + wait).filter(|due| *due > now)
     }
 
     fn write(&mut self) {

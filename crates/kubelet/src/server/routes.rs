@@ -8,9 +8,12 @@ use super::logs::{LogError, LogOptions, Logs, OptionsError, RunError};
 use super::stats::Stats;
 use crate::clock;
 
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
 /// All paths of the node's API. Who comes here was let in by the gate.
 pub(super) fn routes(logs: Logs, stats: Stats) -> BoxedFilter<(Response,)> {
-    let all = healthz().or(container_logs(logs)).unify().or(summary(stats)).unify();
+    let figures = summary(stats.clone()).or(metrics(stats)).unify();
+    let all = healthz().or(container_logs(logs)).unify().or(figures).unify();
     all.recover(refuse).unify().boxed()
 }
 
@@ -25,6 +28,16 @@ fn summary(stats: Stats) -> BoxedFilter<(Response,)> {
                     Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
                 }
             }
+        })
+        .boxed()
+}
+
+fn metrics(stats: Stats) -> BoxedFilter<(Response,)> {
+    warp::get()
+        .and(warp::path!("metrics"))
+        .map(move || match stats.metrics() {
+            Ok(metrics) => warp::reply::with_header(metrics, "content-type", OPEN_METRICS).into_response(),
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         })
         .boxed()
 }

@@ -1,8 +1,8 @@
 //! What the node and its images take up, in the form of the kubelet's summary
 //! (<https://pkg.go.dev/k8s.io/kubelet/pkg/apis/stats/v1alpha1>).
 
-use std::io;
 use std::path::PathBuf;
+use std::{fmt, io};
 
 use coracle_lifecycle::Wish;
 use jiff::Timestamp;
@@ -43,6 +43,11 @@ impl Stats {
     ) -> Self {
         let (root_dir, image_directory) = (root_dir.into(), image_directory.into());
         Self { node: node.into(), started: now(), root_dir, image_directory, pods }
+    }
+
+    /// What Prometheus is told, in the text format of OpenMetrics.
+    pub(super) fn metrics(&self) -> Result<String, fmt::Error> {
+        self.pods.startups().text()
     }
 
     /// The figures now. Files of pods and of images lie in one file system. Pods have no figures of CPU time and memory yet.

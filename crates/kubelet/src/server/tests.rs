@@ -167,7 +167,7 @@ fn check(answer: &str, code: u16, body: &str) {
 #[tokio::test]
 async fn no_certificate_no_answer() {
     let scene = Scene::new().await;
-    for path in ["/healthz", "/containerLogs/n/p/c", "/unknown"] {
+    for path in ["/healthz", "/metrics", "/containerLogs/n/p/c", "/unknown"] {
         check(&scene.ask(None, &format!("GET {path}")).await, 401, "Unauthorized");
     }
 }
@@ -197,6 +197,9 @@ async fn the_api_server_has_the_last_word() {
 async fn the_known_are_answered() {
     let scene = Scene::new().await;
     check(&scene.ask(Some("u"), "GET /healthz").await, 200, "ok");
+    let metrics = scene.ask(Some("u"), "GET /metrics").await;
+    assert!(metrics.contains("\r\ncontent-type: application/openmetrics-text; version=1.0.0"), "{metrics}");
+    assert!(metrics.contains("\nkubelet_pod_start_duration_seconds_count 0\n"), "{metrics}");
     check(&scene.ask(Some("u"), "GET /unknown").await, 404, "404 page not found");
     check(&scene.ask(Some("u"), "POST /healthz").await, 405, "405: Method Not Allowed");
     let logs = |path: &str| format!("GET /containerLogs/{path}");
