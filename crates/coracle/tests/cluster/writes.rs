@@ -36,7 +36,7 @@ async fn reasons(scene: &Scene<'_>, pod: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_plain_life_costs_three_writes_and_the_kubelets_events() {
+async fn a_plain_life_costs_few_writes_and_the_kubelets_events() {
     let scene = Scene::new("writes").await.unwrap();
     // So long that its end is a write of its own, and a sandbox would have been told of.
     let artifact = coracle_testing::Artifact::cncf(guests::nap(7).unwrap());
@@ -52,7 +52,9 @@ async fn a_plain_life_costs_three_writes_and_the_kubelets_events() {
         let pod: Pod = scene.create(manifests::pod(name, &spec)).await.unwrap();
         let seen = history(&scene, &pod).await;
         let phases: Vec<&str> = seen.iter().map(states::phase).collect();
-        assert_eq!(phases, ["Pending", "Running", "Succeeded"], "{seen:#?}");
+        // That it begins is told only where the machine takes longer than a moment for it.
+        let told = phases.strip_prefix(&["Pending"]).unwrap_or(&phases);
+        assert_eq!(told, ["Running", "Succeeded"], "{seen:#?}");
         scene.event(name, "Started", "").await.unwrap();
         assert_eq!(reasons(&scene, name).await, expected);
     }
