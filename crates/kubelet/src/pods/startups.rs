@@ -28,7 +28,7 @@ impl Startups {
         self.durations.observe(duration.as_secs_f64());
     }
 
-    /// All of them in the text format of OpenMetrics.
+    /// All of them in the text format of `OpenMetrics`.
     pub(crate) fn text(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;

@@ -45,7 +45,7 @@ impl Stats {
         Self { node: node.into(), started: now(), root_dir, image_directory, pods }
     }
 
-    /// What Prometheus is told, in the text format of OpenMetrics.
+    /// What Prometheus is told, in the text format of `OpenMetrics`.
     pub(super) fn metrics(&self) -> Result<String, fmt::Error> {
         self.pods.startups().text()
     }
