@@ -121,7 +121,7 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// An address of this machine that nobody else has: no other test, and no other process that runs tests.
+    /// An address of the loopback network: another one for each of 255 calls, and in other processes that run tests.
     #[must_use]
     pub fn address() -> Ipv4Addr {
         static TAKEN: AtomicU8 = AtomicU8::new(1);

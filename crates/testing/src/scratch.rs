@@ -38,9 +38,8 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let Ok(folder) = self.path().canonicalize() else { return };
         let table = fs::read("/proc/self/mountinfo").unwrap_or_default();
-        for place in
-            mount_points(&table).filter(|place| place.starts_with(&folder)).collect::<Vec<_>>().iter().rev()
-        {
+        let within: Vec<_> = mount_points(&table).filter(|place| place.starts_with(&folder)).collect();
+        for place in within.iter().rev() {
             let _may_be_gone = unmount(place, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
         }
     }

@@ -25,7 +25,8 @@ pub(crate) fn may_make_networks() -> bool {
     may
 }
 
-async fn net(arguments: &[&str]) -> Value {
+/// The program that speaks with others over the network, as its arguments say, for ever.
+pub(crate) async fn net(arguments: &[&str]) -> Value {
     let image = guests::image("net-rust-p2").await.unwrap();
     manifests::app("Always", &image, arguments)
 }
@@ -183,4 +184,18 @@ async fn where_pods_have_the_nodes_address_the_node_says_so_and_a_port_is_one_po
     assert_eq!(ask(address(&pod), port).await, "hello");
     let refused = scene.run_until("second", spec, states::has_ended).await.unwrap();
     assert_eq!(refused.status.unwrap().reason.as_deref(), Some("NodePorts"));
+
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let module = guests::image("net-rust").await.unwrap();
+    let container = json!({"image": module, "args": ["echo", ""], "ports": [{"containerPort": port}]});
+    let is_waiting = |pod: &Pod| states::waiting_reason(pod) == "RunContainerError";
+    scene.run_until("module", manifests::of("Always", &container), is_waiting).await.unwrap();
+    scene
+        .event("module", "Failed", &format!("cannot listen on address 127.0.0.1, port {port}"))
+        .await
+        .unwrap();
+    drop(taken);
+    let pod = scene.pod("module", states::is_running).await.unwrap();
+    assert_eq!(ask(address(&pod), port).await, "hello");
 }

@@ -9,8 +9,9 @@ use kube::Api;
 use kube::api::PostParams;
 use serde_json::{Value, json};
 
+use crate::addresses::{may_make_networks, net};
 use crate::scene::{Scene, options};
-use crate::{addresses, guests, manifests, states, until};
+use crate::{guests, manifests, states, until};
 
 const PORT: u16 = 7000;
 
@@ -31,10 +32,6 @@ async fn scene(name: &str, subnet: u8, arguments: impl FnOnce(Ipv4Addr) -> Vec<S
     Scene::with(cluster, NodeOptions { arguments, ..options(name).await.unwrap() }).await.unwrap()
 }
 
-async fn net(arguments: &[&str]) -> Value {
-    manifests::app("Always", &guests::image("net-rust-p2").await.unwrap(), arguments)
-}
-
 fn addresses_of(pod: &Pod) -> Vec<IpAddr> {
     let status = pod.status.as_ref().unwrap();
     let all: Vec<&str> = status.pod_ips.iter().flatten().map(|address| address.ip.as_str()).collect();
@@ -44,7 +41,7 @@ fn addresses_of(pod: &Pod) -> Vec<IpAddr> {
 
 #[tokio::test]
 async fn a_pod_has_an_address_of_each_range_of_its_node() {
-    if !addresses::may_make_networks() {
+    if !may_make_networks() {
         return;
     }
     let scene = scene("two-families", 250, |_| Vec::new()).await;
@@ -72,7 +69,7 @@ async fn a_pod_has_an_address_of_each_range_of_its_node() {
 
 #[tokio::test]
 async fn names_are_asked_of_the_clusters_server_from_the_pods_address() {
-    if !addresses::may_make_networks() {
+    if !may_make_networks() {
         return;
     }
     let scene = scene("asks-names", 251, |first| vec![format!("--cluster-dns={first}")]).await;

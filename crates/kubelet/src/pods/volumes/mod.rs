@@ -164,6 +164,7 @@ fn plugin(volume: &Volume) -> Cow<'static, str> {
     if let Some((name, _)) = usual.into_iter().find(|(_, is_it)| *is_it) {
         return name.into();
     }
+    // One that this node refuses, which is seldom: looking for its name this way is slow.
     let fields = serde_json::to_value(volume).unwrap_or_default();
     let kind = fields.as_object().and_then(|fields| fields.keys().find(|key| *key != "name").cloned());
     kind.map_or("emptyDir".into(), Cow::Owned)
