@@ -13,6 +13,7 @@ mod lookup;
 mod names;
 mod namespace;
 mod netlink;
+mod servers;
 mod tcp;
 mod udp;
 

@@ -1,4 +1,4 @@
-//! Shuts listening sockets without a loss: first the system drops whatever asks for a new connection, then those who have
+//! Shuts listening sockets without a loss: first the system refuses whoever asks for a new connection, then those who have
 //! come are let in, then nobody is left whom the socket's end could hurt.
 //!
 //! A socket that only wasmtime knows is shut and stays: a guest whose socket fails may give up, and those whom it serves
@@ -8,23 +8,19 @@ use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{getsockname, sockopt};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
-use socket2::{SockFilter, SockRef};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tracing::warn;
 
-/// Drops a TCP segment that asks for a connection, as the kernel's packet filter says it: load the byte of the flags, look
-/// at SYN, take nothing of the segment or all of it.
-const NO_REQUESTS: [SockFilter; 4] = [
-    SockFilter::new(0x30, 0, 0, 13),
-    SockFilter::new(0x45, 0, 1, 2),
-    SockFilter::new(0x06, 0, 0, 0),
-    SockFilter::new(0x06, 0, 0, u32::MAX),
-];
+/// The largest number that an interface can have, which none has. A socket that listens there alone is not found by a request for a
+/// connection, which the system then refuses; connections that had begun before keep what they had.
+const NOWHERE: NonZeroU32 = NonZeroU32::new(i32::MAX.cast_unsigned()).expect("it is not zero");
 
 /// Shuts a socket for good, and gives those who had come.
 pub(crate) fn close(listener: TcpListener) -> Vec<TcpStream> {
@@ -39,7 +35,7 @@ pub(crate) fn close(listener: TcpListener) -> Vec<TcpStream> {
 }
 
 fn shut(socket: &impl AsFd) {
-    if let Err(error) = SockRef::from(socket).attach_filter(&NO_REQUESTS) {
+    if let Err(error) = SockRef::from(socket).bind_device_by_index_v4(Some(NOWHERE)) {
         warn!(%error, "a socket cannot be shut");
     }
 }

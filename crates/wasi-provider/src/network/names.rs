@@ -2,41 +2,25 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
-use std::time::Duration;
 
-use coracle_lifecycle::{Destination, Dns, Reach};
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{
-    LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts, ServerOrderingStrategy,
-};
-use hickory_resolver::net::NetError;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use coracle_lifecycle::{Dns, Reach};
 use hickory_resolver::proto::rr::Name;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
-use tracing::debug;
+
+use super::servers::NameServers;
 
 /// What is read of a pod's hosts file at most.
 const HOSTS: u64 = 64 << 10;
-/// Answers that one container keeps for as long as they live.
-const ANSWERS: u64 = 64;
 /// The port of name servers.
 const PORT: u16 = 53;
-/// The bounds that `resolv.conf` has for its options.
-const MOST_DOTS: usize = 15;
-const LONGEST_WAIT: u64 = 30;
-const MOST_ATTEMPTS: usize = 5;
 
 /// Looks names up for one container.
 pub(crate) struct Names {
-    config: ResolverConfig,
-    options: ResolverOpts,
+    servers: NameServers,
     /// The container's root directory, with its `/etc/hosts`.
     root: PathBuf,
-    /// Made when the first name is looked up, which most containers never do.
-    resolver: OnceLock<Option<TokioResolver>>,
 }
 
 /// Why a name has no address.
@@ -54,15 +38,7 @@ pub(crate) enum LookupError {
 
 impl Names {
     pub(crate) fn new(dns: &Dns, reach: &Reach, root: &Path) -> Self {
-        Self::on_port(dns, reach, root, PORT)
-    }
-
-    fn on_port(dns: &Dns, reach: &Reach, root: &Path, port: u16) -> Self {
-        let servers =
-            dns.servers.iter().filter_map(|server| name_server(*server, reach, dns, port)).collect();
-        let searches = dns.searches.iter().filter_map(|domain| Name::from_utf8(domain).ok()).collect();
-        let config = ResolverConfig::from_parts(None, searches, servers);
-        Self { config, options: options(dns), root: root.to_owned(), resolver: OnceLock::new() }
+        Self { servers: NameServers::new(dns, reach, PORT), root: root.to_owned() }
     }
 
     /// The addresses of a name: what it says when it is an address, then what the hosts file says, then the servers.
@@ -83,23 +59,7 @@ impl Names {
         if is_localhost(plain) {
             return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
         }
-        let resolver =
-            self.resolver.get_or_init(|| self.resolver()).as_ref().ok_or(LookupError::Permanent)?;
-        let found = resolver.lookup_ip(parsed).await.map_err(|error| {
-            debug!(name, %error, "a guest's name look-up has failed");
-            LookupError::from(&error)
-        })?;
-        Ok(found.iter().collect())
-    }
-
-    fn resolver(&self) -> Option<TokioResolver> {
-        if self.config.name_servers().is_empty() {
-            return None;
-        }
-        let provider = TokioRuntimeProvider::default();
-        let mut builder = TokioResolver::builder_with_config(self.config.clone(), provider);
-        *builder.options_mut() = self.options.clone();
-        builder.build().ok()
+        self.servers.look_up(&parsed).await
     }
 
     /// The addresses that the container's own hosts file gives for a name.
@@ -129,56 +89,6 @@ fn address_of(line: &str, name: &str) -> Option<IpAddr> {
 /// RFC 6761: never asked of a server.
 fn is_localhost(name: &str) -> bool {
     name.rsplit('.').next().is_some_and(|last| last.eq_ignore_ascii_case("localhost"))
-}
-
-/// A name server that is asked from the pod's own address; `None` when the pod cannot reach it.
-fn name_server(server: IpAddr, reach: &Reach, dns: &Dns, port: u16) -> Option<NameServerConfig> {
-    let (server, source) = match reach.destination(server) {
-        Destination::Address(address, source) => (address, source),
-        Destination::Itself { loopback, .. } => (loopback, Some(loopback)),
-        Destination::Unreachable => return None,
-    };
-    let by_tcp_alone = dns.options.iter().any(|option| option == "use-vc");
-    let mut config =
-        if by_tcp_alone { NameServerConfig::tcp(server) } else { NameServerConfig::udp_and_tcp(server) };
-    for connection in &mut config.connections {
-        connection.port = port;
-        connection.bind_addr = source.map(|source| SocketAddr::new(source, 0));
-    }
-    Some(config)
-}
-
-fn options(dns: &Dns) -> ResolverOpts {
-    let mut options = ResolverOpts::default();
-    options.use_hosts_file = ResolveHosts::Never;
-    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-    options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
-    options.num_concurrent_reqs = 1;
-    options.cache_size = ANSWERS;
-    options.preserve_intermediates = false;
-    for option in &dns.options {
-        let (name, value) = option.split_once(':').unwrap_or((option, ""));
-        let number = || value.parse::<u64>().ok();
-        let small =
-            |most: usize| number().and_then(|number| usize::try_from(number).ok()).map(|n| n.min(most));
-        match name {
-            "ndots" => options.ndots = small(MOST_DOTS).unwrap_or(options.ndots),
-            "attempts" => options.attempts = small(MOST_ATTEMPTS).unwrap_or(options.attempts),
-            "timeout" => {
-                let seconds = number().map(|seconds| seconds.clamp(1, LONGEST_WAIT));
-                options.timeout = seconds.map_or(options.timeout, Duration::from_secs);
-            }
-            "rotate" => options.server_ordering_strategy = ServerOrderingStrategy::RoundRobin,
-            _ => {}
-        }
-    }
-    options
-}
-
-impl From<&NetError> for LookupError {
-    fn from(error: &NetError) -> Self {
-        if error.is_nx_domain() || error.is_no_records_found() { Self::Unknown } else { Self::Temporary }
-    }
 }
 
 #[cfg(test)]

@@ -1,88 +1,12 @@
 use std::fs;
-use std::net::UdpSocket;
-use std::thread;
 
 use coracle_lifecycle::{Network, PodIdentity, PodUid};
 
 use super::*;
 
-/// Answers `count` questions of one type: `name` has this address, no other name exists. Returns what was asked.
-fn serve(address: &str, count: usize, name: &'static str) -> (u16, thread::JoinHandle<Vec<String>>) {
-    let socket = UdpSocket::bind((address, 0)).unwrap();
-    let port = socket.local_addr().unwrap().port();
-    let server = thread::spawn(move || {
-        let mut asked = Vec::new();
-        let mut buffer = [0; 512];
-        while asked.len() < count {
-            let (length, peer) = socket.recv_from(&mut buffer).unwrap();
-            let (question, answer) = reply(&buffer[..length], name);
-            socket.send_to(&answer, peer).unwrap();
-            asked.push(format!("{question} from {}", peer.ip()));
-        }
-        asked
-    });
-    (port, server)
-}
-
-/// The name that a query asks for, and the answer to it: 192.0.2.53 for an A of `known`.
-fn reply(query: &[u8], known: &str) -> (String, Vec<u8>) {
-    let (mut labels, mut at) = (Vec::new(), 12);
-    while query[at] != 0 {
-        let end = at + 1 + usize::from(query[at]);
-        labels.push(String::from_utf8(query[at + 1..end].to_vec()).unwrap());
-        at = end;
-    }
-    let (name, is_v4, end) = (labels.join("."), query[at + 2] == 1, at + 5);
-    let is_known = name.eq_ignore_ascii_case(known);
-    let mut answer = query[..end].to_vec();
-    answer[2] = 0x81;
-    answer[3] = if is_known { 0x80 } else { 0x83 };
-    answer[6..12].copy_from_slice(&[0, u8::from(is_known && is_v4), 0, 0, 0, 0]);
-    if is_known && is_v4 {
-        answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 53]);
-    }
-    let kind = if is_v4 { "A" } else { "AAAA" };
-    (format!("{kind} {name}"), answer)
-}
-
 fn reach() -> Reach {
     let identity = PodIdentity { namespace: "n".into(), name: "p".into(), uid: PodUid::new("u") };
     Reach::of(&identity, &Network { host: true, ..Network::default() })
-}
-
-fn dns(server: &str, searches: &[&str], options: &[&str]) -> Dns {
-    let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-    Dns { servers: vec![server.parse().unwrap()], searches: owned(searches), options: owned(options) }
-}
-
-#[tokio::test]
-async fn names_are_searched_as_the_pods_settings_say() {
-    let root = tempfile::tempdir().unwrap();
-    let found = ["192.0.2.53".parse::<IpAddr>().unwrap()];
-    let dns = dns("127.0.0.1", &["shop.svc.cluster.local", "svc.cluster.local"], &["ndots:5"]);
-    for (name, questions) in [("web.shop", 4), ("web", 2)] {
-        let (port, server) = serve("127.0.0.1", questions, "web.shop.svc.cluster.local");
-        let names = Names::on_port(&dns, &reach(), root.path(), port);
-        assert_eq!(names.look_up(name).await.unwrap(), found, "{name}");
-        let asked = server.join().unwrap();
-        assert!(asked.contains(&"A web.shop.svc.cluster.local from 127.0.0.1".to_owned()), "{asked:?}");
-    }
-}
-
-#[tokio::test]
-async fn a_server_that_does_not_answer_is_a_passing_failure_and_none_a_lasting_one() {
-    let root = tempfile::tempdir().unwrap();
-    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let options = ["timeout:1", "attempts:1"];
-    let names = Names::on_port(
-        &dns("127.0.0.1", &[], &options),
-        &reach(),
-        root.path(),
-        silent.local_addr().unwrap().port(),
-    );
-    assert_eq!(names.look_up("web.example.").await.unwrap_err(), LookupError::Temporary);
-    let names = Names::new(&Dns::default(), &reach(), root.path());
-    assert_eq!(names.look_up("web.example").await.unwrap_err(), LookupError::Permanent);
 }
 
 #[tokio::test]
@@ -126,16 +50,4 @@ async fn addresses_are_their_own_names_and_nonsense_is_none() {
     for text in ["", ".", "a..b", long.as_str()] {
         assert_eq!(names.look_up(text).await, Err(LookupError::Invalid), "{text:?}");
     }
-}
-
-#[test]
-fn options_have_the_bounds_of_resolv_conf() {
-    let of = |texts: &[&str]| options(&dns("192.0.2.1", &[], texts));
-    assert_eq!(of(&["ndots:5"]).ndots, 5);
-    assert_eq!(of(&["ndots:99"]).ndots, 15);
-    assert_eq!(of(&["ndots:x"]).ndots, 1);
-    assert_eq!(of(&["timeout:99"]).timeout, Duration::from_secs(30));
-    assert_eq!(of(&["attempts:99"]).attempts, 5);
-    assert_eq!(of(&["rotate"]).server_ordering_strategy, ServerOrderingStrategy::RoundRobin);
-    assert_eq!(of(&[]).server_ordering_strategy, ServerOrderingStrategy::UserProvidedOrder);
 }

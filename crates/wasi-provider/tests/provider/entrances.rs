@@ -1,7 +1,7 @@
 //! How connections come into a container: by sockets that a wasip1 module finds open, or by a component's own; and how
 //! those inside are treated when it is stopped.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
@@ -45,12 +45,16 @@ fn exchange(stream: &mut TcpStream, word: &str) {
     assert_eq!(answer, word.as_bytes());
 }
 
-/// Waits until nobody is let in any more; the other side's threads are others.
+/// Waits until whoever comes is refused; the other side's threads are others.
 fn closed(address: SocketAddr) {
     let began = Instant::now();
-    while TcpStream::connect_timeout(&address, Duration::from_millis(100)).is_ok() {
-        assert!(began.elapsed() < GRACE, "{address} is still open");
-    }
+    let refused = loop {
+        match TcpStream::connect_timeout(&address, GRACE) {
+            Ok(_) => assert!(began.elapsed() < GRACE, "{address} is still open"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "{address}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
