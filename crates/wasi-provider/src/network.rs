@@ -7,6 +7,7 @@
 pub(crate) mod bolt;
 mod concurrent;
 mod dial;
+mod doorway;
 mod entrance;
 pub(crate) mod forward;
 mod lookup;
@@ -18,44 +19,21 @@ mod tcp;
 mod udp;
 
 use std::future::ready;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use coracle_lifecycle::{ContainerSpec, Destination, Network, Reach};
+use coracle_lifecycle::{ContainerSpec, Destination, Reach};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
-use tokio::net::{TcpListener, TcpSocket};
 use wasmtime::component::Linker;
 use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::sockets::SocketAddrUse;
 
 use crate::guest::ComponentGuest;
+pub(crate) use doorway::Doorway;
 pub(crate) use entrance::{Connection, Entrance, Listener};
 use names::Names;
 pub(crate) use namespace::{Namespace, PodNetwork};
-
-/// How many connections may wait to be accepted.
-const BACKLOG: u32 = 1024;
-
-/// Listens on a port of the container's pod, on its primary address. To be called on a thread that runs guests of this
-/// pod: a socket belongs to the network namespace of the thread that makes it.
-///
-/// # Errors
-/// The port is taken, or may not be had.
-pub(crate) async fn listen(spec: &ContainerSpec, port: u16) -> io::Result<TcpListener> {
-    listen_in(&spec.network, port)
-}
-
-fn listen_in(network: &Network, port: u16) -> io::Result<TcpListener> {
-    let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-    let primary = network.addresses.first().copied().filter(|_| !network.host);
-    let address = primary.unwrap_or(any);
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_reuseaddr(true)?;
-    socket.bind(SocketAddr::new(address, port))?;
-    socket.listen(BACKLOG)
-}
 
 /// Puts what guests see of the network in the place of what wasmtime offers.
 ///

@@ -16,7 +16,6 @@ use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 use thiserror::Error;
-use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -35,7 +34,7 @@ use crate::http::{self, Instances, Server};
 use crate::inspect::Kind;
 use crate::log::Log;
 use crate::network::forward::{self, Forward, Until};
-use crate::network::{Entrance, PodNetwork, listen};
+use crate::network::{Doorway, Entrance, PodNetwork};
 use crate::program::{Host, Program};
 use crate::programs::{Loader, Programs};
 use crate::room::Room;
@@ -272,21 +271,11 @@ impl WasiProvider {
     }
 
     /// Listens on a port of the container's pod, from the threads that run guests.
-    async fn listen(
-        &self,
-        spec: &ContainerSpec,
-        port: u16,
-        threads: &Handle,
-    ) -> Result<TcpListener, StartError> {
-        let address = spec.network.addresses.first().map_or_else(String::new, ToString::to_string);
-        let listening = {
-            let spec = spec.clone();
-            self.tasks.spawn_on(async move { listen(&spec, port).await }, threads)
-        };
-        let listening = listening.await.map_err(io::Error::other).flatten();
-        listening.map_err(|error| {
-            StartError::Failed(format!("cannot listen on address {address}, port {port}: {error}"))
-        })
+    async fn listen(&self, spec: &ContainerSpec, port: u16, threads: &Handle) -> Result<Doorway, StartError> {
+        let network = spec.network.clone();
+        let opening = self.tasks.spawn_on(async move { Doorway::open(&network, port) }, threads);
+        let opened = opening.await.map_err(|error| error.to_string());
+        opened.and_then(|opened| opened.map_err(|error| error.to_string())).map_err(StartError::Failed)
     }
 
     /// The threads on which a container runs.

@@ -24,7 +24,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -40,7 +40,7 @@ use service::Service;
 use crate::container::Run;
 use crate::end::Verdict;
 use crate::log::Log;
-use crate::network::bolt;
+use crate::network::Doorway;
 use crate::room::Room;
 use crate::tasks::Tasks;
 
@@ -73,7 +73,7 @@ impl Server {
     ///
     /// # Errors
     /// No instance can be made: how that failed.
-    pub(crate) async fn serve(self, listener: TcpListener) -> Verdict {
+    pub(crate) async fn serve(self, doorway: Doorway) -> Verdict {
         let service = Arc::new(Service {
             settings: self.settings,
             instances: self.instances,
@@ -86,7 +86,7 @@ impl Server {
         });
         // Proves that it can be; while nobody asks there is none.
         drop(service.instances.make().await.map_err(MakeError::into_error)?);
-        Door::new(service, self.room).keep(listener).await;
+        Door::new(service, self.room).keep(doorway).await;
         Ok(Ok(()))
     }
 }
@@ -108,23 +108,23 @@ impl Door {
     }
 
     /// Until the service is to end, and has answered all that came in.
-    async fn keep(&self, listener: TcpListener) {
+    async fn keep(&self, doorway: Doorway) {
         let service = &self.service;
         tokio::select! {
-            () = self.accept(&listener) => {}
+            () = self.accept(&doorway) => {}
             () = self.retire() => {}
             () = service.drain.cancelled() => {}
         }
-        self.accept_rest(listener);
+        self.accept_rest(doorway);
         service.pool.close();
         service.tasks.finished().await;
         debug!(container = %service.run.spec().id, counts = ?service.journal.counts(), "served");
     }
 
-    async fn accept(&self, listener: &TcpListener) {
+    async fn accept(&self, doorway: &Doorway) {
         loop {
-            match listener.accept().await {
-                Ok((stream, _)) => self.welcome(stream),
+            match doorway.accept().await {
+                Ok(stream) => self.welcome(stream),
                 // That connection went away before it was accepted.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
@@ -135,9 +135,9 @@ impl Door {
         }
     }
 
-    /// Accepts those whose connection was made before the listener goes.
-    fn accept_rest(&self, listener: TcpListener) {
-        for stream in bolt::close(listener) {
+    /// Accepts those whose connection was made before the doorway is shut.
+    fn accept_rest(&self, doorway: Doorway) {
+        for stream in doorway.close() {
             self.welcome(stream);
         }
     }

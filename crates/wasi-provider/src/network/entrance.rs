@@ -9,11 +9,11 @@ use std::task::{Context, Poll, ready};
 
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::bolt;
+use super::{Doorway, bolt};
 use crate::room::{Place, Room};
 
 /// The listening sockets of a container, and how many connections are inside.
@@ -37,7 +37,7 @@ pub(crate) struct Listener {
 
 struct State {
     /// `None` once it is closed.
-    socket: Option<TcpListener>,
+    socket: Option<Doorway>,
     /// Those that came and were not taken yet.
     arrived: VecDeque<Connection>,
     /// Whether the guest has ever asked for a connection.
@@ -53,7 +53,7 @@ pub(crate) struct Connection {
 
 impl Entrance {
     /// One through these sockets.
-    pub(crate) fn new(sockets: Vec<TcpListener>, room: &Arc<Room>) -> Self {
+    pub(crate) fn new(sockets: Vec<Doorway>, room: &Arc<Room>) -> Self {
         let inside = watch::Sender::new(0);
         let listeners = sockets.into_iter().map(|socket| Arc::new(Listener::new(socket, &inside, room)));
         Self { listeners: listeners.collect(), inside, ..Self::default() }
@@ -119,7 +119,7 @@ impl Entrance {
 }
 
 impl Listener {
-    fn new(socket: TcpListener, inside: &watch::Sender<usize>, room: &Arc<Room>) -> Self {
+    fn new(socket: Doorway, inside: &watch::Sender<usize>, room: &Arc<Room>) -> Self {
         let state = State { socket: Some(socket), arrived: VecDeque::new(), is_used: false };
         let (state, entrance) = (Mutex::new(state), inside.clone());
         Self { state, waiting: AtomicWaker::new(), entrance, room: Arc::clone(room) }
@@ -135,7 +135,7 @@ impl Listener {
         state.is_used = true;
         while state.arrived.is_empty() {
             let Some(socket) = &state.socket else { return Poll::Pending };
-            let (stream, _) = ready!(socket.poll_accept(context))?;
+            let stream = ready!(socket.poll_accept(context))?;
             let connection = self.let_in(stream);
             state.arrived.extend(connection);
         }
@@ -167,7 +167,7 @@ impl Listener {
     fn close(&self) {
         let mut state = self.state.lock();
         let Some(socket) = state.socket.take() else { return };
-        let come = bolt::close(socket);
+        let come = socket.close();
         if state.is_used {
             state.arrived.extend(come.into_iter().filter_map(|stream| self.let_in(stream)));
         }

@@ -14,7 +14,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::{BACKLOG, bolt};
+use super::bolt;
+use super::doorway::BACKLOG;
 use crate::container::Run;
 use crate::room::Room;
 

@@ -31,20 +31,3 @@ fn an_address_is_taken_while_somebody_listens_there() {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     assert!(is_taken(socket.local_addr().unwrap(), Transport::Udp));
 }
-
-#[tokio::test]
-async fn the_node_listens_on_the_pods_own_address() {
-    let network = |address: &str, host| Network {
-        host,
-        addresses: vec![address.parse().unwrap()],
-        ..Network::default()
-    };
-    let listener = listen_in(&network("127.0.0.7", false), 0).unwrap();
-    let address = listener.local_addr().unwrap();
-    assert_eq!(address.ip(), "127.0.0.7".parse::<IpAddr>().unwrap());
-    let taken = listen_in(&network("127.0.0.7", false), address.port()).unwrap_err();
-    assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
-    listen_in(&network("127.0.0.8", false), address.port()).unwrap();
-    let listener = listen_in(&network("127.0.0.7", true), 0).unwrap();
-    assert!(listener.local_addr().unwrap().ip().is_unspecified());
-}
