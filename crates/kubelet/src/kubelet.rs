@@ -18,7 +18,7 @@ use crate::events::{Recorder, record};
 use crate::memory::Memory;
 use crate::node::{NodeAgent, NodeSettings};
 use crate::pods::{
-    Context, Dispatcher, Handlers, HostPaths, Naming, PodApi, PodDirectory, PullSettings, Pulls,
+    Context, Dispatcher, Handlers, HostPaths, Naming, PodApi, PodDirectory, Prober, PullSettings, Pulls,
     RuntimeClasses, Services, Stop, Supplies,
 };
 
@@ -41,6 +41,9 @@ pub enum KubeletError {
     /// The root directory cannot be used.
     #[error("cannot use the root directory: {0}")]
     RootDirectory(#[source] io::Error),
+    /// There is no thread for its probes.
+    #[error("cannot start the thread for probes: {0}")]
+    Prober(#[source] io::Error),
 }
 
 impl Kubelet {
@@ -78,7 +81,7 @@ impl Kubelet {
     /// their last statuses. `directory` tells others about the node's pods meanwhile.
     ///
     /// # Errors
-    /// When the root directory cannot be used. Nothing was started then.
+    /// When the root directory cannot be used, or no thread be started. No pod was touched then.
     pub async fn run(self, directory: PodDirectory, stop: Stop) -> Result<(), KubeletError> {
         let (recorder, events) = Recorder::new(&self.settings.name);
         let api = PodApi::new(self.client.clone());
@@ -119,6 +122,7 @@ impl Kubelet {
             runtime_classes,
             supplies: Supplies::new(api.clone()),
             handlers: Handlers::new(),
+            prober: Prober::start().map_err(KubeletError::Prober)?,
         });
         let dispatcher = Dispatcher::new(context).await.map_err(KubeletError::RootDirectory)?;
         let (ready, readiness) = watch::channel(Some("the node's pods are not known yet".to_owned()));

@@ -14,7 +14,12 @@ impl Worker {
     pub(super) fn probe(&mut self, container: &str, attempt: u32, kind: ProbeKind) {
         let Some(probing) = self.probing(container, attempt, kind) else { return };
         let (context, outbox) = (Arc::clone(&self.context), self.outbox.clone());
-        let task = self.tasks.spawn(async move { probing.run(&context, &outbox).await });
+        let prober = probing.trial.is_by_network().then(|| self.context.prober.runtime());
+        let probing = async move { probing.run(&context, &outbox).await };
+        let task = match prober {
+            Some(prober) => self.tasks.spawn_on(probing, prober),
+            None => self.tasks.spawn(probing),
+        };
         self.works.insert(Work::Probe(container.to_owned(), kind), task);
     }
 

@@ -16,6 +16,7 @@ mod network;
 mod objects;
 mod patch;
 mod perform;
+mod prober;
 mod probing;
 mod publish;
 mod pulls;
@@ -49,6 +50,7 @@ pub use directory::{PodDirectory, PodView};
 pub(crate) use dispatcher::Dispatcher;
 pub(crate) use filesystem::Naming;
 pub(crate) use handlers::Handlers;
+pub(crate) use prober::Prober;
 pub use pulls::PullSettings;
 pub(crate) use pulls::Pulls;
 pub(crate) use runtime_classes::RuntimeClasses;
@@ -77,5 +79,6 @@ pub(crate) struct Context {
     pub(crate) host_paths: Arc<HostPaths>,
     pub(crate) naming: Naming,
     pub(crate) handlers: Handlers,
+    pub(crate) prober: Prober,
     pub(crate) shutdown_grace: ShutdownGrace,
 }

@@ -1,6 +1,7 @@
 //! Asking HTTP servers, as a kubelet's probes and hooks do.
 
 use std::borrow::Cow;
+use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::time::Duration;
@@ -11,7 +12,9 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::http::response::Parts;
 use hyper_util::rt::TokioIo;
+use rustix::net::sockopt::set_socket_linger;
 use rustls::pki_types::ServerName;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
@@ -31,6 +34,9 @@ pub(super) const HOOK_AGENT: &str = "kube-lifecycle/1.36";
 const MOST_REQUESTS: usize = 10;
 /// What is read of an answer's body, in bytes.
 const MOST_BODY: usize = 10 << 10;
+
+/// A connection to a server.
+type Stream = Either<Box<TlsStream<TcpStream>>, TcpStream>;
 
 /// Asks servers, whoever they are.
 #[derive(Clone, Copy)]
@@ -96,21 +102,24 @@ impl Client<'_> {
         let broken = |error: hyper::Error| get.failed(broken(&error));
         let mut connection = http1::Builder::new();
         connection.title_case_headers(true);
-        let (mut sender, connection) = connection.handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        let (mut sender, mut connection) =
+            connection.handshake(TokioIo::new(stream)).await.map_err(broken)?;
         let mut exchange = pin!(async {
             let (head, body) = sender.send_request(get.request()).await?.into_parts();
             Ok::<_, hyper::Error>((head, beginning(body).await?))
         });
-        tokio::select! {
+        let answer = tokio::select! {
             biased;
             answer = &mut exchange => answer,
             // What it has received is still to be had.
-            _ = connection => exchange.await,
-        }
-        .map_err(broken)
+            _ = poll_fn(|turn| connection.poll_without_shutdown(turn)) => exchange.await,
+        };
+        let answer = answer.map_err(broken)?;
+        close(connection.into_parts().io.into_inner()).await;
+        Ok(answer)
     }
 
-    async fn connect(&self, get: &Get) -> Result<Either<Box<TlsStream<TcpStream>>, TcpStream>, GetError> {
+    async fn connect(&self, get: &Get) -> Result<Stream, GetError> {
         let server = &get.server;
         let stream = connect(server, self.deadline).await.map_err(|why| get.failed(with_timeout(why)))?;
         if !get.is_secure() {
@@ -123,6 +132,21 @@ impl Client<'_> {
             Err(error) if is_not_tls(&error) => Err(GetError::NotTls(get.shown())),
             Err(error) => Err(get.failed(error.to_string())),
         }
+    }
+}
+
+/// Ends a connection after its answer.
+async fn close(stream: Stream) {
+    match stream {
+        // A server of TLS is told, or it takes the end for an attack.
+        Either::Left(mut stream) => {
+            let _ = stream.shutdown().await;
+        }
+        // Where the server has let go, nobody is left to be told: the kernel drops what it keeps of both ends at once.
+        Either::Right(stream) if matches!(stream.try_read(&mut [0]), Ok(0)) => {
+            let _ = set_socket_linger(stream, Some(Duration::ZERO));
+        }
+        Either::Right(_) => {}
     }
 }
 

@@ -44,6 +44,13 @@ pub(super) enum Trial {
     Impossible(InvalidHandler),
 }
 
+impl Trial {
+    /// Whether a server is asked, and nothing is run.
+    pub(super) fn is_by_network(&self) -> bool {
+        matches!(self, Self::Http(_) | Self::Tcp(_) | Self::Grpc { .. })
+    }
+}
+
 impl From<Result<Handler, InvalidHandler>> for Trial {
     fn from(handler: Result<Handler, InvalidHandler>) -> Self {
         match handler {

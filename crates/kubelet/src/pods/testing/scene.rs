@@ -19,7 +19,7 @@ use crate::Layout;
 use crate::access::Access;
 use crate::events::{Recorder, record};
 use crate::pods::{
-    Context, Dispatcher, Handlers, HostPaths, Naming, PodApi, PodDirectory, PullSettings, Pulls,
+    Context, Dispatcher, Handlers, HostPaths, Naming, PodApi, PodDirectory, Prober, PullSettings, Pulls,
     RuntimeClasses, Services, ShutdownGrace, Stop, Supplies,
 };
 
@@ -140,6 +140,7 @@ impl Scene {
                 cluster_domain: "cluster.local".to_owned(),
             },
             handlers: Handlers::new(),
+            prober: Prober::here(),
         };
         let dispatcher = Dispatcher::new(Arc::new(context)).await.unwrap();
         let (ready, is_ready) = watch::channel(Some("not yet".to_owned()));
