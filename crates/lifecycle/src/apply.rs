@@ -379,6 +379,7 @@ fn ended(observed: &mut Observed, container: &str, attempt: u32, mut exit: Exit)
             let ending = record.course.ending.take();
             record.renewed = ending.is_some_and(|ending| ending.why == Why::Changed);
             record.unhooked = ending.is_some_and(|ending| ending.why == Why::HookFailed);
+            record.tells_why = record.unhooked || exit.cause == Cause::Unstarted;
             record.state = ContainerState::Terminated(exit);
             record.course = Course::default();
             record.image = ImageState::Unknown;
@@ -443,8 +444,11 @@ fn fail_delete(observed: &mut Observed, now: Timestamp) {
 }
 
 fn show_waits(observed: &mut Observed, now: Timestamp) {
-    for failure in observed.containers.iter_mut().filter_map(|record| record.failure.as_mut()) {
-        failure.age(now);
+    for record in &mut observed.containers {
+        if let Some(failure) = &mut record.failure {
+            failure.age(now);
+        }
+        record.tells_why &= record.retells_at().is_some_and(|time| time > now);
     }
 }
 

@@ -93,7 +93,7 @@ fn keep(observed: &Observed, container: &ContainerRecord, plan: &mut Plan, now: 
             if due <= now {
                 start(container, container.attempt + 1, plan, now);
             } else {
-                plan.wake_at(due);
+                plan.wake_at(container.retells_at().map_or(due, |time| time.min(due)));
             }
         }
         ContainerState::Running { .. } | ContainerState::Stopping { .. } => {

@@ -143,10 +143,10 @@ pub enum PrepareError {
 }
 
 impl PrepareError {
-    /// Whether the image is to blame, so that it will be no better the next time.
+    /// Whether the program is to blame, so that it can hardly be better the next time.
     #[must_use]
     pub fn is_of_program(&self) -> bool {
-        matches!(self, Self::Invalid(_) | Self::Unsupported(_))
+        matches!(self, Self::Invalid(_) | Self::Unsupported(_) | Self::TooExpensive(_))
     }
 }
 

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::backoff::Backoff;
@@ -8,6 +8,10 @@ use crate::{Exit, Failure, ImageKind, LocalImage, ProbeKind, Role};
 
 /// The least time that a container which did not have to end at once has from being asked to end to being killed.
 const WINDOW: Duration = Duration::from_secs(2);
+
+/// How long it is shown why a run did not come to be before it is shown that the next one waits. A kubelet shows the one until
+/// it looks at the pod again.
+const WHY_SHOWN: SignedDuration = SignedDuration::from_secs(5);
 
 /// One container of a pod and its latest run.
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
@@ -34,6 +38,8 @@ pub struct ContainerRecord {
     pub renewed: bool,
     /// The latest run was ended because its `postStart` hook failed.
     pub unhooked: bool,
+    /// Why the latest run did not come to be is still shown, in place of its back-off: see [`ContainerRecord::retells_at`].
+    pub tells_why: bool,
     /// All containers of its pod were put back to their beginning, and none of its runs has ended since: how the run before
     /// ended is told as that.
     pub anew: bool,
@@ -209,6 +215,7 @@ impl ContainerRecord {
             interrupted: false,
             renewed: false,
             unhooked: false,
+            tells_why: false,
             anew: false,
             image: ImageState::Unknown,
             kind: ImageKind::default(),
@@ -258,6 +265,15 @@ impl ContainerRecord {
         match self.role {
             Role::Init => self.has_succeeded(),
             _ => self.is_started() && self.course.ready,
+        }
+    }
+
+    /// When it is to be shown that it waits, and no longer why; `None` while there is nothing to change.
+    #[must_use]
+    pub fn retells_at(&self) -> Option<Timestamp> {
+        match &self.state {
+            ContainerState::Terminated(exit) if self.tells_why => Some(exit.finished_at + WHY_SHOWN),
+            _ => None,
         }
     }
 

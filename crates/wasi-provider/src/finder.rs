@@ -67,8 +67,7 @@ fn cannot_run(command: &str, error: &PrepareError) -> StartError {
         PrepareError::Invalid(why) | PrepareError::Unsupported(why) => {
             StartError::Command(format!("exec: {command:?}: exec format error: {why}"))
         }
-        PrepareError::TooExpensive(why) | PrepareError::Failed(why) => {
-            StartError::Failed(format!("exec: {command:?}: {why}"))
-        }
+        PrepareError::TooExpensive(why) => StartError::Command(format!("exec: {command:?}: {why}")),
+        PrepareError::Failed(why) => StartError::Failed(format!("exec: {command:?}: {why}")),
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use coracle_lifecycle::{BoxFuture, Digest, ImageModule, PrepareError};
 use futures::future::{FutureExt as _, Shared};
@@ -22,13 +23,22 @@ use crate::program::{Host, Program};
 /// Larger programs are refused unread.
 const MAX_PROGRAM: u64 = 512 << 20;
 
+/// How long a program that was too expensive to compile is not compiled again, however often its containers restart.
+const TOO_EXPENSIVE: Duration = Duration::from_mins(30);
+
 /// A program being loaded, or loaded, or refused: whoever waits gets the same.
 type Loading = Shared<BoxFuture<'static, Result<Arc<Program>, PrepareError>>>;
+
+/// A program that was asked for.
+struct Known {
+    since: Instant,
+    loading: Loading,
+}
 
 /// Every program is loaded once, however many ask for it at a time.
 pub(crate) struct Programs {
     loader: Arc<Loader>,
-    known: Mutex<HashMap<Digest, Loading>>,
+    known: Mutex<HashMap<Digest, Known>>,
     tasks: TaskTracker,
     runtime: Handle,
 }
@@ -41,20 +51,21 @@ impl Programs {
     /// The program in this file; compiled unless it was before, loaded unless it is.
     pub(crate) fn load(&self, module: &ImageModule) -> Loading {
         let mut known = self.known.lock();
-        if let Some(loading) = known.get(&module.digest).filter(|loading| !may_be_tried_again(loading)) {
-            return loading.clone();
+        if let Some(known) = known.get(&module.digest).filter(|known| !known.may_be_tried_again()) {
+            return known.loading.clone();
         }
         let (loader, wanted) = (Arc::clone(&self.loader), module.clone());
         let task = self.tasks.spawn_on(async move { loader.load(&wanted).await }, &self.runtime);
         let failed = |error| Err(PrepareError::Failed(format!("loading the program failed: {error}")));
         let loading = task.map(move |done| done.unwrap_or_else(failed)).boxed().shared();
-        known.insert(module.digest.clone(), loading.clone());
+        let asked = Known { since: Instant::now(), loading: loading.clone() };
+        known.insert(module.digest.clone(), asked);
         loading
     }
 
     /// The program that was asked for before.
     pub(crate) fn find(&self, module: &Digest) -> Option<Loading> {
-        self.known.lock().get(module).cloned()
+        self.known.lock().get(module).map(|known| known.loading.clone())
     }
 
     pub(crate) fn forget(&self, module: &Digest) {
@@ -69,9 +80,16 @@ impl Programs {
     }
 }
 
-/// A verdict on the program's bytes stands for ever; a failure of this node may pass.
-fn may_be_tried_again(loading: &Loading) -> bool {
-    matches!(loading.peek(), Some(Err(PrepareError::Failed(_) | PrepareError::TooExpensive(_))))
+impl Known {
+    /// A verdict on the program's bytes stands for ever; a failure of this node may pass, and what was too expensive may be
+    /// less so on a machine that has more to spare by then.
+    fn may_be_tried_again(&self) -> bool {
+        match self.loading.peek() {
+            Some(Err(PrepareError::Failed(_))) => true,
+            Some(Err(PrepareError::TooExpensive(_))) => self.since.elapsed() > TOO_EXPENSIVE,
+            _ => false,
+        }
+    }
 }
 
 /// Makes programs ready.

@@ -131,7 +131,7 @@ fn awaited(observed: &Observed, container: &ContainerRecord, exit: &Exit) -> Opt
         return Some(waiting(observed, container));
     }
     let delay = container.restart_at(exit).duration_since(exit.finished_at);
-    if delay.is_zero() {
+    if delay.is_zero() || container.tells_why {
         return match exit.cause {
             Cause::Unstarted => Some(waits(Waiting::RunContainerError, exit.message.clone())),
             _ => container.unhooked.then(|| waits(Waiting::PostStartHookError, None)),

@@ -148,6 +148,8 @@ async fn ensure_too_expensive(settings: Settings, folder: &Path, image: &LocalIm
     let provider = WasiProvider::new(settings).unwrap();
     let refused = refusal(&provider, image).await;
     assert!(matches!(&refused, PrepareError::TooExpensive(text) if text.contains(words)), "{refused:?}");
+    fs::write(&image.program().unwrap().path, "something else").unwrap();
+    assert_eq!(refusal(&provider, image).await, refused, "it is not compiled again and again");
     assert_eq!(compiled_files(folder), Vec::<PathBuf>::new());
 }
 

@@ -21,7 +21,7 @@ use crate::clock;
 /// - `trap` fails at once, and `grow-memory` does when it or its pod has a limit
 /// - `deaf` does not hear when it is stopped, nor can it be killed
 /// - `tools` runs commands: see [`command`]
-/// - `unknown-import` and `garbage` cannot be prepared
+/// - `unknown-import`, `garbage` and `too-large` cannot be prepared
 /// - `panics` makes the runtime panic
 #[derive(Clone)]
 pub(crate) struct FakeRuntime {
@@ -241,6 +241,7 @@ impl Provider for FakeRuntime {
         assert_ne!(image.reference, "panics", "as the test wants");
         let answer = match image.reference.as_str() {
             "unknown-import" => Err(PrepareError::Unsupported("unknown import env.foo".to_owned())),
+            "too-large" => Err(PrepareError::TooExpensive("compiling took too much".to_owned())),
             "garbage" => Err(PrepareError::Invalid("not a program".to_owned())),
             _ => Ok(ImageKind("test program".to_owned())),
         };

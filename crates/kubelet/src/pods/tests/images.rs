@@ -78,6 +78,21 @@ async fn an_image_that_is_no_program_ends_its_pod() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_program_that_is_too_expensive_to_compile_ends_its_pod_or_backs_off() {
+    let scene = Scene::new().await;
+    scene.create("once", pod("Never", "too-large"));
+    let shown = scene.phase("once", "Failed").await;
+    let ended = &container(&shown)["state"]["terminated"];
+    assert_eq!(
+        (&ended["reason"], &ended["message"]),
+        (&json!("StartError"), &json!("compiling took too much"))
+    );
+    scene.create("always", pod("Always", "too-large"));
+    scene.waits("always", "RunContainerError").await;
+    scene.waits("always", "CrashLoopBackOff").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_invalid_name_says_so() {
     let scene = Scene::new().await;
     let invalid = ImageError::InvalidName("no image name".to_owned());
