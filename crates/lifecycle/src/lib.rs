@@ -83,5 +83,6 @@ pub use resident::{Resident, is_critical};
 pub use resources::Amounts;
 pub use restart::{RestartPolicy, Sequel};
 pub use status::{Phase, is_final, status};
+pub use sysctls::sysctl_files;
 pub use user::{RootUser, ensure_non_root};
 pub use wish::{Role, Wish};

@@ -8,7 +8,6 @@ pub(crate) fn unsupported(pod: &Pod) -> Option<String> {
     let spec = pod.spec.as_ref()?;
     let init = spec.init_containers.as_deref().unwrap_or_default();
     unsupported_in_spec(spec)
-        .map(str::to_owned)
         .or_else(|| unsupported_in_list("initContainers", init))
         .or_else(|| unsupported_in_list("containers", &spec.containers))
         .map(|field| message(&field))
@@ -30,11 +29,9 @@ fn unsupported_in_list(list: &str, containers: &[Container]) -> Option<String> {
     })
 }
 
-fn unsupported_in_spec(spec: &PodSpec) -> Option<&'static str> {
-    first(&[
-        (is_filled(spec.resource_claims.as_ref()), "resourceClaims"),
-        (sysctls::are_unset(spec), "securityContext.sysctls"),
-    ])
+fn unsupported_in_spec(spec: &PodSpec) -> Option<String> {
+    let claims = is_filled(spec.resource_claims.as_ref()).then(|| "resourceClaims".to_owned());
+    claims.or_else(|| sysctls::unset(spec).map(|name| format!("securityContext.sysctls{{{name}}}")))
 }
 
 fn unsupported_in_container(container: &Container) -> Option<String> {
@@ -89,8 +86,8 @@ mod tests {
         };
         check("resourceClaims", json!([{"name": "gpu"}]));
         let sysctls =
-            json!({"containers": [], "securityContext": {"sysctls": [{"name": "a", "value": "1"}]}});
-        let expected = "spec.securityContext.sysctls: not supported by this node yet";
+            json!({"containers": [], "securityContext": {"sysctls": [{"name": "a/b", "value": "1"}]}});
+        let expected = "spec.securityContext.sysctls{a.b}: not supported by this node yet";
         assert_eq!(of_spec(&sysctls).as_deref(), Some(expected));
     }
 

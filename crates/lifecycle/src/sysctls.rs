@@ -1,6 +1,6 @@
 //! Which kernel parameters a pod may ask for.
 
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Pod, PodSpec, Sysctl};
 
 use crate::govern::Refusal;
 
@@ -22,21 +22,36 @@ const SAFE: [&str; 12] = [
     "net.ipv4.tcp_wmem",
 ];
 
-/// Those that say nothing to a container without shared memory or raw sockets: what they ask for is so already.
-const IDLE: [&str; 2] = ["kernel.shm_rmid_forced", "net.ipv4.ping_group_range"];
+/// Those that hold for a guest whatever their value: it has neither shared memory nor raw sockets, and no privilege that a
+/// port could need. The others are one value for the network that all pods of a node share.
+const MET: [&str; 3] =
+    ["kernel.shm_rmid_forced", "net.ipv4.ping_group_range", "net.ipv4.ip_unprivileged_port_start"];
 
-/// Whether a pod asks for a parameter that it may have, and that this version of the node does not set.
-pub(crate) fn are_unset(spec: &PodSpec) -> bool {
-    let asked = spec.security_context.iter().flat_map(|context| context.sysctls.iter().flatten());
-    asked.into_iter().any(|sysctl| !IDLE.contains(&normal(&sysctl.name).as_str()))
+/// The first parameter that a pod may ask for and that this node cannot set for it alone.
+pub(crate) fn unset(spec: &PodSpec) -> Option<String> {
+    asked(spec).map(|sysctl| normal(&sysctl.name)).find(|name| !MET.contains(&name.as_str()))
+}
+
+/// The parameters that a pod's containers have as it asked for: the files below `/proc/sys` that a program reads them from, by
+/// path.
+#[must_use]
+pub fn sysctl_files(pod: &Pod) -> Vec<(String, String)> {
+    let spec = pod.spec.iter().flat_map(asked);
+    spec.map(|sysctl| (normal(&sysctl.name), &sysctl.value))
+        .filter(|(name, _)| MET.contains(&name.as_str()))
+        .map(|(name, value)| (format!("/proc/sys/{}", name.replace('.', "/")), format!("{value}\n")))
+        .collect()
+}
+
+fn asked(spec: &PodSpec) -> impl Iterator<Item = &Sysctl> {
+    spec.security_context.iter().flat_map(|context| context.sysctls.iter().flatten())
 }
 
 /// Refuses a pod that asks for a parameter that it may not have.
 pub(crate) fn forbidden(pod: &Pod) -> Option<Refusal> {
     let spec = pod.spec.as_ref()?;
-    let asked = spec.security_context.as_ref()?.sysctls.as_ref()?;
     let shares = |asked: Option<bool>| asked == Some(true);
-    let why = asked.iter().find_map(|sysctl| {
+    let why = asked(spec).find_map(|sysctl| {
         let name = normal(&sysctl.name);
         if !SAFE.contains(&name.as_str()) {
             return Some(format!("{name:?} not allowlisted"));
@@ -95,15 +110,19 @@ mod tests {
     }
 
     #[test]
-    fn what_says_nothing_to_a_container_counts_as_set() {
-        let check = |name: &str, expected| {
-            let spec = json!({ "containers": [], "securityContext": { "sysctls": [{ "name": name, "value": "1" }] } });
-            assert_eq!(are_unset(&serde_json::from_value(spec).unwrap()), expected, "{name}");
+    fn what_holds_for_a_guest_counts_as_set_and_is_seen() {
+        let check = |name: &str, unset_one: Option<&str>, files: &[(&str, &str)]| {
+            let spec = json!({ "containers": [], "securityContext": { "sysctls": [{ "name": name, "value": "1 5" }] } });
+            let pod: Pod = serde_json::from_value(json!({ "spec": spec })).unwrap();
+            assert_eq!(unset(pod.spec.as_ref().unwrap()).as_deref(), unset_one);
+            let files: Vec<_> =
+                files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect();
+            assert_eq!(sysctl_files(&pod), files);
         };
-        check("kernel.shm_rmid_forced", false);
-        check("net/ipv4/ping_group_range", false);
-        check("net.ipv4.tcp_rmem", true);
-        assert!(!are_unset(&PodSpec::default()));
+        check("kernel.shm_rmid_forced", None, &[("/proc/sys/kernel/shm_rmid_forced", "1 5\n")]);
+        check("net/ipv4/ping_group_range", None, &[("/proc/sys/net/ipv4/ping_group_range", "1 5\n")]);
+        check("net.ipv4.tcp_rmem", Some("net.ipv4.tcp_rmem"), &[]);
+        assert_eq!(unset(&PodSpec::default()), None);
     }
 
     #[test]

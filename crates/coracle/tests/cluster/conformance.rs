@@ -428,6 +428,17 @@ async fn containers_share_a_volume_each_with_its_own_rights() {
     }
 }
 
+/// `[NodeConformance]` Sysctls.
+#[tokio::test]
+async fn a_parameter_of_the_kernel_is_seen_by_its_container() {
+    let scene = Scene::new("sysctls").await.unwrap();
+    let read = "read /proc/sys/kernel/shm_rmid_forced";
+    let mut pod = spec(json!([]), json!([]), &[read]).await;
+    pod["securityContext"] = json!({"sysctls": [{"name": "kernel.shm_rmid_forced", "value": "1"}]});
+    scene.run_until("p", pod, states::has_ended).await.unwrap();
+    assert_eq!(outcomes(&scene, "p").await[read], "1");
+}
+
 /// `[NodeConformance]` `KubeletManagedEtcHosts` and DNS: whose file is whose, and exactly what is in it.
 #[tokio::test]
 async fn names_are_kept_by_the_node_unless_the_pod_brings_its_own() {

@@ -6,6 +6,7 @@ use coracle_lifecycle::environment::{EnvironmentError, Variables, expand};
 use coracle_lifecycle::naming::NameTooLong;
 use coracle_lifecycle::{
     ContainerId, ContainerSpec, Limits, LogFile, Network, Notice, Port, Protocol, Wish, quantity,
+    sysctl_files,
 };
 use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -67,7 +68,7 @@ pub(super) async fn resolve(
     let security = declared.security_context.as_ref();
     let furnishing = Furnishing {
         root: root.clone(),
-        files: names.files(pod, &network),
+        files: [names.files(pod, &network), sysctl_files(pod)].concat(),
         working_directory: working_directory(declared),
         own: context.host_paths.own().to_owned(),
         mounts,
