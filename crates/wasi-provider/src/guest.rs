@@ -15,7 +15,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use crate::inspect::Kind;
 use crate::lines::Channel;
 use crate::log::Log;
-use crate::network::{Entrance, GuestNetwork, Listener};
+use crate::network::{Entrance, GuestNetwork, Held, Listener};
 use crate::outgoing::Outgoing;
 use crate::output::Output;
 use crate::room::Room;
@@ -51,6 +51,7 @@ pub(crate) struct ComponentWorld {
     http: WasiHttpCtx,
     outgoing: Outgoing,
     resources: ResourceTable,
+    pub(crate) sockets: Arc<Held>,
     pub(crate) network: Arc<GuestNetwork>,
 }
 
@@ -61,6 +62,7 @@ impl ComponentWorld {
             http: WasiHttpCtx::new(),
             outgoing: world.outgoing,
             resources: ResourceTable::new(),
+            sockets: world.held,
             network: world.network,
         }
     }
@@ -76,6 +78,8 @@ impl ComponentWorld {
 pub(crate) struct World {
     pub(crate) context: WasiCtxBuilder,
     pub(crate) network: Arc<GuestNetwork>,
+    /// The sockets that it makes itself.
+    pub(crate) held: Arc<Held>,
     pub(crate) outgoing: Outgoing,
     /// The listening sockets that a module finds open.
     pub(crate) listeners: Vec<Arc<Listener>>,
@@ -105,7 +109,7 @@ pub(crate) fn world(
     room: &Arc<Room>,
     entrance: &Arc<Entrance>,
 ) -> Result<World, StartError> {
-    let network = GuestNetwork::new(spec, Arc::clone(entrance));
+    let network = GuestNetwork::new(spec, Arc::clone(entrance), room);
     let outgoing = outgoing(spec, &network, room)?;
     let mut world = surroundings(spec, kind, log, network, outgoing);
     if !entrance.listeners().is_empty() {
@@ -142,7 +146,7 @@ pub(crate) fn world_beside(
     command: &[String],
     room: &Arc<Room>,
 ) -> Result<World, StartError> {
-    let network = GuestNetwork::new(spec, Arc::default());
+    let network = GuestNetwork::new(spec, Arc::default(), room);
     let outgoing = outgoing(spec, &network, room)?;
     let mut world = with_arguments(spec, kind, command, network, outgoing);
     open_all(&mut world.context, spec)?;
@@ -179,8 +183,8 @@ fn with_arguments(
 ) -> World {
     let mut context = WasiCtxBuilder::new();
     context.args(arguments).envs(&environment(spec, kind)).initial_cwd(spec.directory());
-    network.open(&mut context);
-    World { context, network, outgoing, listeners: Vec::new() }
+    let held = network.open(&mut context);
+    World { context, network, held, outgoing, listeners: Vec::new() }
 }
 
 fn open_all(world: &mut WasiCtxBuilder, spec: &ContainerSpec) -> Result<(), StartError> {

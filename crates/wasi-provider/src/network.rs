@@ -10,6 +10,7 @@ mod dial;
 mod doorway;
 mod entrance;
 pub(crate) mod forward;
+mod held;
 mod lookup;
 mod names;
 mod namespace;
@@ -25,13 +26,16 @@ use std::sync::Arc;
 use coracle_lifecycle::{ContainerSpec, Destination, Reach};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
+use tokio::sync::Semaphore;
 use wasmtime::component::Linker;
 use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::sockets::SocketAddrUse;
 
 use crate::guest::ComponentGuest;
+use crate::room::Room;
 pub(crate) use doorway::Doorway;
 pub(crate) use entrance::{Connection, Entrance, Listener};
+pub(crate) use held::Held;
 use names::Names;
 pub(crate) use namespace::{Namespace, PodNetwork};
 
@@ -54,6 +58,9 @@ pub(crate) struct GuestNetwork {
     reach: Reach,
     names: Names,
     entrance: Arc<Entrance>,
+    room: Arc<Room>,
+    /// How many sockets its instances may still have.
+    share: Arc<Semaphore>,
 }
 
 /// What a socket speaks.
@@ -71,23 +78,28 @@ struct Way {
 }
 
 impl GuestNetwork {
-    pub(crate) fn new(spec: &ContainerSpec, entrance: Arc<Entrance>) -> Arc<Self> {
+    pub(crate) fn new(spec: &ContainerSpec, entrance: Arc<Entrance>, room: &Arc<Room>) -> Arc<Self> {
         let reach = Reach::of(&spec.pod, &spec.network);
         let names = Names::new(&spec.network.dns, &reach, &spec.root);
-        Arc::new(Self { reach, names, entrance })
+        let (room, share) = (Arc::clone(room), Arc::new(Semaphore::new(room.connections())));
+        Arc::new(Self { reach, names, entrance, room, share })
     }
 
-    /// Lets the guest use sockets, as far as they are its own.
-    pub(crate) fn open(self: &Arc<Self>, world: &mut WasiCtxBuilder) {
-        let network = Arc::clone(self);
+    /// Lets an instance use sockets, as far as they are its own; what it has of them.
+    pub(crate) fn open(self: &Arc<Self>, world: &mut WasiCtxBuilder) -> Arc<Held> {
+        let held = Arc::new(Held::new(Arc::clone(&self.room), Arc::clone(&self.share)));
+        let (network, sockets) = (Arc::clone(self), Arc::clone(&held));
         world.allow_tcp(true).allow_udp(true).allow_ip_name_lookup(true);
         world.socket_addr_check(move |address, purpose| {
-            let permitted = network.permits(address.ip(), purpose);
+            // A connection that is not permitted is reset, and the guest waits for the next.
+            let has_room = !matches!(purpose, SocketAddrUse::TcpAccept) || sockets.take();
+            let permitted = has_room && network.permits(address.ip(), purpose);
             if permitted {
                 network.note(address, purpose);
             }
             Box::pin(ready(permitted))
         });
+        held
     }
 
     fn note(&self, address: SocketAddr, purpose: SocketAddrUse) {

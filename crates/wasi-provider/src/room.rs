@@ -14,6 +14,9 @@ const DESCRIPTORS_PER_CONTAINER: u64 = 2;
 const USUAL_MOUNTS: u64 = 1;
 /// Mappings of an ordinary container: measured, one memory and one fiber.
 const USUAL_MAPPINGS: u64 = 7;
+/// One container may have such a part of all descriptors for its connections, and no more than this.
+const SHARES: u64 = 8;
+const MOST_CONNECTIONS: usize = 10_000;
 /// What remains for connections, images and files that guests open.
 const KEPT_FOR_OTHERS: f64 = 0.15;
 
@@ -77,7 +80,7 @@ impl Room {
         Arc::new(Self::of(descriptor_limit(), mapping_limit()))
     }
 
-    fn of(descriptors: u64, mappings: u64) -> Self {
+    pub(crate) fn of(descriptors: u64, mappings: u64) -> Self {
         Self { descriptors: Budget::of(descriptors), mappings: Budget::of(mappings) }
     }
 
@@ -86,6 +89,11 @@ impl Room {
         let by_descriptors = self.descriptors.limit / (DESCRIPTORS_PER_CONTAINER + USUAL_MOUNTS);
         let by_mappings = self.mappings.limit / USUAL_MAPPINGS;
         u32::try_from(by_descriptors.min(by_mappings)).unwrap_or(u32::MAX)
+    }
+
+    /// How many connections one container may have at a time: so few that several such leave room for the others.
+    pub(crate) fn connections(&self) -> usize {
+        usize::try_from(self.descriptors.limit / SHARES).unwrap_or(usize::MAX).clamp(1, MOST_CONNECTIONS)
     }
 
     /// Takes the room of one container, until what is returned is dropped.
@@ -162,5 +170,11 @@ mod tests {
         assert_eq!(Room::of(20_000, 65_530).containers(), 5_666);
         assert_eq!(Room::of(1 << 20, 65_530).containers(), 7_957);
         assert!(raise_descriptor_limit() >= 256);
+    }
+
+    #[test]
+    fn one_container_cannot_have_all_connections() {
+        let of = |descriptors| Room::of(descriptors, 1).connections();
+        assert_eq!([of(1), of(20_000), of(1 << 20)], [1, 2_125, 10_000]);
     }
 }

@@ -41,7 +41,29 @@ fn add_tcp(linker: &mut Linker<ComponentGuest>) -> wasmtime::Result<()> {
     types.func_wrap_concurrent("[method]tcp-socket.connect", |store, (socket, address)| {
         Box::pin(async move { answer(connect_tcp(store, socket, address).await) })
     })?;
+    types.func_wrap("[static]tcp-socket.create", |mut store: Store<'_>, (family,)| {
+        answer(create_tcp(&mut store, family))
+    })?;
     types.resource("tcp-socket", ResourceType::host::<TcpSocket>(), drop_socket)
+}
+
+fn create_tcp(store: &mut Store<'_>, family: IpAddressFamily) -> SocketResult<Resource<TcpSocket>> {
+    let guest = store.data_mut();
+    make_room(guest)?;
+    let created = HostTcpSocket::create(&mut guest.sockets(), family);
+    created.inspect_err(|_| guest.world.sockets.give_back())
+}
+
+async fn create_udp(mut store: Store<'_>, family: IpAddressFamily) -> SocketResult<Resource<UdpSocket>> {
+    let guest = store.data_mut();
+    make_room(guest)?;
+    let created = HostUdpSocket::create(&mut guest.sockets(), family).await;
+    created.inspect_err(|_| guest.world.sockets.give_back())
+}
+
+fn make_room(guest: &ComponentGuest) -> SocketResult<()> {
+    let refused = || ErrorCode::Other(Some("too many sockets".to_owned())).into();
+    if guest.world.sockets.take() { Ok(()) } else { Err(refused()) }
 }
 
 fn drop_socket(mut store: Store<'_>, number: u32) -> wasmtime::Result<()> {
@@ -50,6 +72,7 @@ fn drop_socket(mut store: Store<'_>, number: u32) -> wasmtime::Result<()> {
     let is_listening = HostTcpSocket::get_is_listening(&mut sockets, Resource::new_borrow(number))?;
     let address = HostTcpSocket::get_local_address(&mut sockets, Resource::new_borrow(number)).ok();
     HostTcpSocket::drop(&mut sockets, Resource::new_own(number))?;
+    guest.world.sockets.give_back();
     if let Some(address) = address.filter(|_| !is_listening) {
         guest.world.network.closed(address.into());
     }
@@ -75,6 +98,14 @@ fn add_udp(linker: &mut Linker<ComponentGuest>) -> wasmtime::Result<()> {
     })?;
     types.func_wrap_concurrent("[method]udp-socket.receive", |store, (socket,)| {
         Box::pin(async move { answer(receive(store, socket).await) })
+    })?;
+    types.func_wrap_async("[static]udp-socket.create", |store: Store<'_>, (family,)| {
+        Box::new(async move { answer(create_udp(store, family).await) })
+    })?;
+    types.resource("udp-socket", ResourceType::host::<UdpSocket>(), |mut store: Store<'_>, number| {
+        HostUdpSocket::drop(&mut store.data_mut().sockets(), Resource::new_own(number))?;
+        store.data().world.sockets.give_back();
+        Ok(())
     })
 }
 

@@ -147,9 +147,10 @@ impl Listener {
         self.state.lock().arrived.pop_front()
     }
 
-    /// `None` when the node has no room for one more: the connection is closed.
+    /// `None` when the container or the node has no room for one more: the connection is closed.
     fn let_in(&self, stream: TcpStream) -> Option<Connection> {
-        let place = self.room.take_descriptors(1).ok()?;
+        let is_full = *self.entrance.borrow() >= self.room.connections();
+        let place = self.room.take_descriptors(1).ok().filter(|_| !is_full)?;
         // Guests cannot ask for it, and without it small answers wait for acknowledgements.
         let _ = stream.set_nodelay(true);
         self.entrance.send_modify(|inside| *inside += 1);

@@ -6,6 +6,7 @@ use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource, ResourceType};
 use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpAddressFamily, IpSocketAddress};
 use wasmtime_wasi::p2::bindings::sockets::tcp::HostTcpSocket;
+use wasmtime_wasi::p2::bindings::sockets::tcp_create_socket;
 use wasmtime_wasi::p2::{Network, SocketError, SocketResult, TcpSocket};
 use wasmtime_wasi::sockets::WasiSocketsView as _;
 
@@ -14,6 +15,7 @@ use crate::guest::ComponentGuest;
 
 /// The interface under the version that wasmtime gives it; guests made for another 0.2 get the same.
 pub(super) const INTERFACE: &str = "wasi:sockets/tcp@0.2.12";
+const CREATE_INTERFACE: &str = "wasi:sockets/tcp-create-socket@0.2.12";
 
 type Store<'a> = StoreContextMut<'a, ComponentGuest>;
 
@@ -45,7 +47,21 @@ pub(super) fn add_to_linker(linker: &mut Linker<ComponentGuest>) -> wasmtime::Re
             answer(address.map(|address| shown(&store, address)))
         },
     )?;
-    tcp.resource("tcp-socket", ResourceType::host::<TcpSocket>(), drop_socket)
+    tcp.resource("tcp-socket", ResourceType::host::<TcpSocket>(), drop_socket)?;
+    linker
+        .instance(CREATE_INTERFACE)?
+        .func_wrap("create-tcp-socket", |mut store: Store<'_>, (family,): (IpAddressFamily,)| {
+            answer(create(&mut store, family))
+        })
+}
+
+fn create(store: &mut Store<'_>, family: IpAddressFamily) -> SocketResult<Resource<TcpSocket>> {
+    let guest = store.data_mut();
+    if !guest.world.sockets.take() {
+        return Err(ErrorCode::NewSocketLimit.into());
+    }
+    let created = tcp_create_socket::Host::create_tcp_socket(&mut guest.sockets(), family);
+    created.inspect_err(|_| guest.world.sockets.give_back())
 }
 
 fn drop_socket(mut store: Store<'_>, number: u32) -> wasmtime::Result<()> {
@@ -54,6 +70,7 @@ fn drop_socket(mut store: Store<'_>, number: u32) -> wasmtime::Result<()> {
     let is_listening = HostTcpSocket::is_listening(&mut sockets, Resource::new_borrow(number))?;
     let address = HostTcpSocket::local_address(&mut sockets, Resource::new_borrow(number)).ok();
     HostTcpSocket::drop(&mut sockets, Resource::new_own(number))?;
+    guest.world.sockets.give_back();
     if let Some(address) = address.filter(|_| !is_listening) {
         guest.world.network.closed(address.into());
     }

@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 
 use wasmtime::StoreContextMut;
-use wasmtime::component::{Linker, Resource};
-use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpSocketAddress};
+use wasmtime::component::{Linker, Resource, ResourceType};
+use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpAddressFamily, IpSocketAddress};
 use wasmtime_wasi::p2::bindings::sockets::udp::{
     HostIncomingDatagramStream, HostOutgoingDatagramStream, HostUdpSocket, IncomingDatagramStream,
     OutgoingDatagram, OutgoingDatagramStream,
 };
+use wasmtime_wasi::p2::bindings::sockets::udp_create_socket;
 use wasmtime_wasi::p2::{Network, SocketResult, UdpSocket};
 use wasmtime_wasi::sockets::WasiSocketsView as _;
 
@@ -18,6 +19,7 @@ use crate::guest::ComponentGuest;
 
 /// The interface under the version that wasmtime gives it.
 pub(super) const INTERFACE: &str = "wasi:sockets/udp@0.2.12";
+const CREATE_INTERFACE: &str = "wasi:sockets/udp-create-socket@0.2.12";
 
 type Store<'a> = StoreContextMut<'a, ComponentGuest>;
 type Streams = (Resource<IncomingDatagramStream>, Resource<OutgoingDatagramStream>);
@@ -50,7 +52,27 @@ pub(super) fn add_to_linker(linker: &mut Linker<ComponentGuest>) -> wasmtime::Re
             answer(address.map(|address| shown(&store, address)))
         },
     )?;
+    udp.resource("udp-socket", ResourceType::host::<UdpSocket>(), |mut store: Store<'_>, number| {
+        HostUdpSocket::drop(&mut store.data_mut().sockets(), Resource::new_own(number))?;
+        store.data().world.sockets.give_back();
+        Ok(())
+    })?;
+    linker.instance(CREATE_INTERFACE)?.func_wrap_async(
+        "create-udp-socket",
+        |store: Store<'_>, (family,): (IpAddressFamily,)| {
+            Box::new(async move { answer(create(store, family).await) })
+        },
+    )?;
     add_datagrams(linker)
+}
+
+async fn create(mut store: Store<'_>, family: IpAddressFamily) -> SocketResult<Resource<UdpSocket>> {
+    let guest = store.data_mut();
+    if !guest.world.sockets.take() {
+        return Err(ErrorCode::NewSocketLimit.into());
+    }
+    let created = udp_create_socket::Host::create_udp_socket(&mut guest.sockets(), family).await;
+    created.inspect_err(|_| guest.world.sockets.give_back())
 }
 
 fn add_datagrams(linker: &mut Linker<ComponentGuest>) -> wasmtime::Result<()> {

@@ -202,7 +202,7 @@ async fn accept(caller: &mut Call<'_>, fd: i32, flags: i32, at: i32) -> wasmtime
     };
     let (mut memory, guest) = Memory::of(caller)?;
     memory.bytes(at.cast_unsigned(), 4)?;
-    let descriptor = guest.world.sockets.add(connection, flags & i32::from(NONBLOCK) != 0)?;
+    let descriptor = guest.world.sockets.add(connection, flags & i32::from(NONBLOCK) != 0);
     Ok(memory.write(at.cast_unsigned(), descriptor.to_le_bytes())?)
 }
 
