@@ -76,7 +76,10 @@ impl Body for RequestBody {
         self.resting = Instant::now();
         let frame = match polled {
             Some(Ok(frame)) => frame,
-            Some(Err(error)) => return Poll::Ready(Some(Err(Error::Hyper(error)))),
+            Some(Err(error)) => {
+                self.exchange.blame(StatusCode::BAD_REQUEST);
+                return Poll::Ready(Some(Err(Error::Hyper(error))));
+            }
             None => return Poll::Ready(None),
         };
         if let Some(data) = frame.data_ref() {

@@ -37,6 +37,7 @@ impl Refusal {
         let text = match status {
             StatusCode::PAYLOAD_TOO_LARGE => "the request's body is too large",
             StatusCode::REQUEST_TIMEOUT => "the request took too long to arrive",
+            StatusCode::BAD_REQUEST => "the request's body is malformed, or broke off",
             _ => "the request cannot be answered",
         };
         Self { status, text }

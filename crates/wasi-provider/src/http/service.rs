@@ -124,6 +124,12 @@ impl Service {
         };
         match (answer, exchange.fault()) {
             (_, Some(fault)) => Err(Refusal::of_fault(fault)),
+            // It would be no end of the exchange: only the node itself may say that there is more to come.
+            (Ok(Ok(response)), None) if response.status().is_informational() => {
+                let status = response.status().as_u16();
+                self.journal.failed(exchange, &format_args!("the status {status} is no answer"));
+                Err(refusal::FAILED)
+            }
             (Ok(Ok(response)), None) => Ok(response),
             (Ok(Err(error)), None) => {
                 self.journal.failed(exchange, &error.root_cause());

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use coracle_lifecycle::{Container, ContainerSpec, LocalImage, Port, Protocol};
-use coracle_testing::conformance::Bench;
+use coracle_testing::conformance::{Bench, is_running};
 use coracle_testing::http::{self, Answer};
 use tokio::net::TcpStream;
 
@@ -18,6 +18,15 @@ pub(crate) struct Served {
 
 /// The port of all servers: each has an address of its own.
 const PORT: u16 = 8081;
+
+/// A setting for servers: short, so that what never comes is soon known.
+pub(crate) const IMPATIENT: (&str, &str) = ("timeout-seconds", "1");
+
+/// Fails unless a server answers and goes on.
+pub(crate) async fn ensure_well(served: &Served) {
+    assert_eq!(served.text("/hello").await, "hello\n");
+    assert!(is_running(&*served.container));
+}
 
 /// Starts a server on an address of its own, with annotations `coracle.dev/http-<name>`.
 pub(crate) async fn serve(bench: &Bench<'_>, image: &LocalImage, settings: &[(&str, &str)]) -> Served {

@@ -72,6 +72,22 @@ async fn a_module_finds_its_declared_ports_open() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_module_is_told_how_many_sockets_it_has_and_what_they_are_called() {
+    let folder = tempfile::tempdir().unwrap();
+    let provider = machine::provider(folder.path());
+    let bench = Bench::new(&provider, folder.path());
+    let mut spec = client::spec(&bench, &machine::built(folder.path(), "env-rust"), &[]);
+    spec.network.shared = true;
+    let mut unnamed = spec.ports[1].clone();
+    (unnamed.name, unnamed.number) = (None, 9);
+    spec.ports.push(unnamed);
+    let (exit, text) = bench.run(spec).await;
+    assert_eq!(exit.cause, Cause::Exited(0));
+    // The UDP port that it declares too is none of them.
+    assert!(text.contains("env LISTEN_FDNAMES=web:unknown\nenv LISTEN_FDS=2\n"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_module_still_finds_its_directories() {
     let folder = tempfile::tempdir().unwrap();
     let provider = machine::provider(folder.path());

@@ -3,20 +3,12 @@
 use std::time::Duration;
 
 use coracle_lifecycle::Cause;
-use coracle_testing::conformance::{Bench, is_running, stop};
+use coracle_testing::conformance::{Bench, stop};
 use coracle_testing::http::answer;
 use tokio::io::AsyncWriteExt as _;
 
-use crate::client::{Served, serve, spec, start};
+use crate::client::{IMPATIENT, Served, ensure_well, serve, spec, start};
 use crate::machine::{built, provider};
-
-/// Short, so that what never comes is soon known.
-const IMPATIENT: (&str, &str) = ("timeout-seconds", "1");
-
-async fn ensure_well(served: &Served) {
-    assert_eq!(served.text("/hello").await, "hello\n");
-    assert!(is_running(&*served.container));
-}
 
 fn log(served: &Served) -> String {
     std::fs::read_to_string(&served.spec.log.path).unwrap()

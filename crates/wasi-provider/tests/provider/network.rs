@@ -243,3 +243,49 @@ async fn sockets_of_wasi_0_3_are_the_pods_too() {
     assert_eq!(served.text("/listen?192.0.2.1:7015").await, "ErrorCode::AddressNotBindable\n");
     assert_eq!(served.text("/resolve?localhost").await, "127.0.0.1\n(0, 0, 0, 0, 0, 0, 0, 1)\n");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_of_wasi_0_3_serve_and_ask_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let provider = machine::provider(folder.path());
+    let bench = Bench::new(&provider, folder.path());
+    let image = machine::built(folder.path(), "command-concurrent-rust");
+    let pod = own_address();
+    let run = async |arguments: &[&str]| bench.run(at(pod, bench.spec(&image, arguments))).await.1;
+
+    let tcp = TcpListener::bind((pod, 0)).unwrap();
+    let there = tcp.local_addr().unwrap().to_string();
+    let answering = tokio::task::spawn_blocking(move || {
+        let (mut stream, from) = tcp.accept().unwrap();
+        let mut word = [0; 2];
+        stream.read_exact(&mut word).unwrap();
+        stream.write_all(&word).unwrap();
+        from
+    });
+    let said = run(&["ask", &there]).await;
+    let from = answering.await.unwrap();
+    assert_eq!((from.ip(), said), (pod, format!("hi by {from}\n")));
+
+    let server = at(pod, bench.spec(&image, &["udp-echo", "0.0.0.0:7016"]));
+    let container = bench.start(server.clone()).await;
+    listening(&server).await;
+    let there = format!("{pod}:7016");
+    let said = run(&["udp-ask", &there]).await;
+    assert!(said.starts_with(&format!("hi from {there} by {pod}:")), "{said}");
+    container.stop(Duration::ZERO);
+
+    let machines = TcpListener::bind("127.0.0.1:0").unwrap();
+    let machines = machines.local_addr().unwrap().to_string();
+    assert_eq!(run(&["ask", &machines]).await, "failed ErrorCode::ConnectionRefused\n");
+    let taken = TcpListener::bind((pod, 7017)).unwrap();
+    assert_eq!(run(&["bind", "0.0.0.0:7017"]).await, "failed ErrorCode::AddressInUse\n");
+    assert_eq!(run(&["bind", "192.0.2.1:7017"]).await, "failed ErrorCode::AddressNotBindable\n");
+    drop(taken);
+    assert_eq!(run(&["bind", "0.0.0.0:7017"]).await, format!("bound {pod}:7017\n"));
+
+    let named = at(pod, bench.spec(&image, &["resolve", "db.example"]));
+    std::fs::create_dir(named.root.join("etc")).unwrap();
+    std::fs::write(named.root.join("etc/hosts"), "10.1.2.3 db.example\n").unwrap();
+    assert_eq!(bench.run(named).await.1, "10.1.2.3\n");
+    assert_eq!(run(&["resolve", "nobody.example"]).await, "ErrorCode::PermanentResolverFailure\n");
+}

@@ -4,9 +4,13 @@ use wasip3::cli::{environment, exit, stderr, stdin, stdout};
 use wasip3::clocks::monotonic_clock::wait_for;
 use wasip3::filesystem::preopens::get_directories;
 use wasip3::filesystem::types::{DescriptorFlags, ErrorCode, OpenFlags, PathFlags};
-use wasip3::sockets::types::{self as sockets, IpAddressFamily, IpSocketAddress, Ipv4SocketAddress, TcpSocket};
+use wasip3::sockets::types::{self as sockets, IpAddressFamily, TcpSocket, UdpSocket};
 use wasip3::wit_bindgen::{StreamReader, spawn_local};
 use wasip3::wit_stream;
+
+#[path = "../../http-concurrent/src/network.rs"]
+#[expect(dead_code, reason = "a server needs more of it")]
+mod network;
 
 wasip3::cli::command::export!(Program);
 
@@ -40,6 +44,12 @@ impl wasip3::exports::cli::run::Guest for Program {
             [_, "complain", text] => complain(format!("{text}\n")).await,
             [_, "copy"] => stdout::write_via_stream(stdin::read_via_stream().0).await.map_err(drop),
             [_, "echo", address] => echo(address).await.map_err(drop),
+            [_, "ask", address] => say(told(network::ask_tcp(address).await)).await,
+            [_, "udp-ask", address] => say(told(network::ask_udp(address).await)).await,
+            [_, "udp-echo", address] => udp_echo(address).await.map_err(drop),
+            [_, "bind", address] => say(told(bind(address))).await,
+            [_, "resolve", name] => say(network::resolve(name).await).await,
+            [_, "sockets"] => say(format!("{}\n", network::sockets().len())).await,
             [_, "environment"] => say(variables()).await,
             [_, "show", directory, path] => match file(directory, path).await {
                 Ok(content) => stdout::write_via_stream(content).await.map_err(drop),
@@ -83,8 +93,9 @@ async fn file(directory: &str, path: &str) -> Result<StreamReader<u8>, ErrorCode
 /// Sends back what each connection sends, for ever.
 async fn echo(address: &str) -> Result<(), sockets::ErrorCode> {
     let socket = TcpSocket::create(IpAddressFamily::Ipv4)?;
-    socket.bind(parse(address).ok_or(sockets::ErrorCode::InvalidArgument)?)?;
+    socket.bind(network::parse(address))?;
     let mut clients = socket.listen()?;
+    let _ = say("listening\n".to_owned()).await;
     while let Some(client) = clients.next().await {
         spawn_local(async move {
             let (said, _) = client.receive();
@@ -94,8 +105,24 @@ async fn echo(address: &str) -> Result<(), sockets::ErrorCode> {
     Ok(())
 }
 
-fn parse(address: &str) -> Option<IpSocketAddress> {
-    let address: std::net::SocketAddrV4 = address.parse().ok()?;
-    let [a, b, c, d] = address.ip().octets();
-    Some(IpSocketAddress::Ipv4(Ipv4SocketAddress { port: address.port(), address: (a, b, c, d) }))
+/// Sends back each datagram, for ever.
+async fn udp_echo(address: &str) -> Result<(), sockets::ErrorCode> {
+    let socket = UdpSocket::create(IpAddressFamily::Ipv4)?;
+    socket.bind(network::parse(address))?;
+    let _ = say("listening\n".to_owned()).await;
+    loop {
+        let (data, from) = socket.receive().await?;
+        socket.send(data, Some(from)).await?;
+    }
+}
+
+fn bind(address: &str) -> Result<String, sockets::ErrorCode> {
+    let socket = TcpSocket::create(IpAddressFamily::Ipv4)?;
+    socket.bind(network::parse(address))?;
+    let _clients = socket.listen()?;
+    Ok(format!("bound {}\n", network::show(socket.get_local_address()?)))
+}
+
+fn told(outcome: Result<String, sockets::ErrorCode>) -> String {
+    outcome.unwrap_or_else(|error| format!("failed {error:?}\n"))
 }

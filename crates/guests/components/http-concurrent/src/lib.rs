@@ -53,6 +53,12 @@ impl wasip3::exports::http::handler::Guest for Server {
             "/listen" => Ok(text(network::listen(argument).unwrap_or_else(|error| format!("{error:?}\n")))),
             "/resolve" => Ok(text(network::resolve(argument).await)),
             "/half" => Ok(half()),
+            "/long" => Ok(long()),
+            "/status" => Ok(status(argument)),
+            "/headers" => Ok(headers()),
+            "/trailers" => Ok(trailers(request).await),
+            "/sockets" => Ok(text(format!("{}\n", network::sockets().len()))),
+            "/leak" => leak(),
             "/never" => {
                 wait_for(milliseconds("10000000")).await;
                 Err(ErrorCode::InternalError(None))
@@ -73,12 +79,7 @@ fn milliseconds(argument: &str) -> u64 {
 }
 
 fn text(text: String) -> Response {
-    let (mut to, body) = wit_stream::new();
-    let (_, trailers) = wit_future::new(|| Ok(None));
-    wit_bindgen::spawn_local(async move {
-        to.write_all(text.into_bytes()).await;
-    });
-    Response::new(Fields::new(), Some(body), trailers).0
+    with_headers(Fields::new(), text)
 }
 
 /// What a `GET` of this URL is answered.
@@ -104,6 +105,85 @@ fn echo(request: Request) -> Response {
     let (_, read) = wit_future::new(|| Ok(()));
     let (body, trailers) = Request::consume_body(request, read);
     Response::new(Fields::new(), Some(body), trailers).0
+}
+
+/// Promises three bytes and writes more.
+fn long() -> Response {
+    let headers = Fields::new();
+    headers.append("content-length", b"3").expect("a header");
+    let (mut to, body) = wit_stream::new();
+    let (_, trailers) = wit_future::new(|| Ok(None));
+    wit_bindgen::spawn_local(async move {
+        to.write_all(b"more than three\n".to_vec()).await;
+    });
+    Response::new(headers, Some(body), trailers).0
+}
+
+/// Answers with a body and this status, or says that it may not have it.
+fn status(wanted: &str) -> Response {
+    let response = text("body\n".to_owned());
+    match response.set_status_code(wanted.parse().expect("a number")) {
+        Ok(()) => response,
+        Err(()) => text("refused\n".to_owned()),
+    }
+}
+
+/// Answers with all headers of an odd kind that it may have, and says which it may not.
+fn headers() -> Response {
+    let (headers, mut refused) = (Fields::new(), String::new());
+    for (name, value) in [
+        ("x-split", &b"a\r\nx-injected: 1"[..]),
+        ("x-null", b"a\0b"),
+        ("x bad", b"a"),
+        ("", b"a"),
+        ("connection", b"keep-alive"),
+        ("transfer-encoding", b"chunked"),
+        ("upgrade", b"websocket"),
+        ("x-fine", b"a"),
+    ] {
+        if headers.append(name, value).is_err() {
+            refused.push_str(&format!("{name:?} {:?}\n", String::from_utf8_lossy(value)));
+        }
+    }
+    with_headers(headers, refused)
+}
+
+fn with_headers(headers: Fields, text: String) -> Response {
+    let (mut to, body) = wit_stream::new();
+    let (_, trailers) = wit_future::new(|| Ok(None));
+    wit_bindgen::spawn_local(async move {
+        to.write_all(text.into_bytes()).await;
+    });
+    Response::new(headers, Some(body), trailers).0
+}
+
+/// Says what follows a request's body, and has something follow its own.
+async fn trailers(request: Request) -> Response {
+    let (_, read) = wit_future::new(|| Ok(()));
+    let (body, after) = Request::consume_body(request, read);
+    let length = body.collect().await.len();
+    let entries = after.await.ok().flatten().map(|fields| fields.copy_all()).unwrap_or_default();
+    let said: Vec<_> =
+        entries.iter().map(|(name, value)| format!("{name}={}", String::from_utf8_lossy(value))).collect();
+    let headers = Fields::new();
+    headers.append("trailer", b"x-sum").expect("a header");
+    let own = Fields::new();
+    own.append("x-sum", b"42").expect("a header");
+    let (mut to, body) = wit_stream::new();
+    let (told, trailers) = wit_future::new(|| Ok(None));
+    wit_bindgen::spawn_local(async move {
+        to.write_all(format!("{length} {}\n", said.join(" ")).into_bytes()).await;
+        drop(to);
+        let _ = told.write(Ok(Some(own))).await;
+    });
+    Response::new(headers, Some(body), trailers).0
+}
+
+/// Makes streams and never gives one back.
+fn leak() -> ! {
+    loop {
+        std::mem::forget(wit_stream::new::<u8>());
+    }
 }
 
 /// Promises ten bytes, writes five, and then nothing.

@@ -56,13 +56,22 @@ pub(crate) async fn resolve(name: &str) -> String {
     }
 }
 
-fn parse(address: &str) -> IpSocketAddress {
+/// As many sockets as it can have.
+pub(crate) fn sockets() -> Vec<TcpSocket> {
+    let mut all = Vec::new();
+    while let Ok(socket) = TcpSocket::create(IpAddressFamily::Ipv4) {
+        all.push(socket);
+    }
+    all
+}
+
+pub(crate) fn parse(address: &str) -> IpSocketAddress {
     let Ok(SocketAddr::V4(address)) = address.parse() else { panic!("{address} is no IPv4 address") };
     let [a, b, c, d] = address.ip().octets();
     IpSocketAddress::Ipv4(Ipv4SocketAddress { port: address.port(), address: (a, b, c, d) })
 }
 
-fn show(address: IpSocketAddress) -> String {
+pub(crate) fn show(address: IpSocketAddress) -> String {
     match address {
         IpSocketAddress::Ipv4(address) => {
             format!("{}:{}", show_ip(IpAddress::Ipv4(address.address)), address.port)

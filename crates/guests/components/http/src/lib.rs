@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use wasip2::http::outgoing_handler;
 use wasip2::http::types::{
-    ErrorCode, Fields, IncomingRequest, OutgoingBody, OutgoingRequest, OutgoingResponse, ResponseOutparam,
+    ErrorCode, Fields, IncomingBody, IncomingRequest, OutgoingBody, OutgoingRequest, OutgoingResponse, ResponseOutparam,
     Scheme,
 };
 use wasip2::io::streams::{InputStream, OutputStream};
+use wasip2::sockets::network::IpAddressFamily;
+use wasip2::sockets::tcp::TcpSocket;
+use wasip2::sockets::tcp_create_socket::create_tcp_socket;
 
 wasip2::http::proxy::export!(Server);
 
@@ -56,6 +59,11 @@ impl wasip2::exports::http::incoming_handler::Guest for Server {
             "/half" => begun(out, || std::thread::sleep(Duration::from_secs(10_000))),
             "/half-trap" => begun(out, || std::process::abort()),
             "/short" => begun(out, || {}),
+            "/long" => long(out),
+            "/status" => status(out, argument),
+            "/headers" => headers(out),
+            "/trailers" => trailers(&request, out),
+            "/sockets" => text(out, &format!("{}\n", sockets().len())),
             _ => text(out, "hello\n"),
         }
     }
@@ -141,6 +149,80 @@ fn begun(out: ResponseOutparam, then: impl FnOnce()) {
     to.write_all(b"half\n").expect("written");
     to.flush().expect("flushed");
     then();
+}
+
+/// Promises three bytes and writes more.
+fn long(out: ResponseOutparam) {
+    let headers = Fields::new();
+    headers.append("content-length", b"3").expect("a header");
+    let (body, mut to) = begin(out, headers);
+    let _ = to.write_all(b"more than three\n");
+    finish(body, to);
+}
+
+/// Answers with a body and this status, or says that it may not have it.
+fn status(out: ResponseOutparam, wanted: &str) {
+    let response = OutgoingResponse::new(Fields::new());
+    if response.set_status_code(number(wanted) as u16).is_err() {
+        return text(out, "refused\n");
+    }
+    let body = response.body().expect("the body");
+    ResponseOutparam::set(out, Ok(response));
+    let mut to = body.write().expect("the stream");
+    let _ = to.write_all(b"body\n");
+    finish(body, to);
+}
+
+/// Answers with all headers of an odd kind that it may have, and says which it may not.
+fn headers(out: ResponseOutparam) {
+    let (headers, mut refused) = (Fields::new(), String::new());
+    for (name, value) in [
+        ("x-split", &b"a\r\nx-injected: 1"[..]),
+        ("x-null", b"a\0b"),
+        ("x bad", b"a"),
+        ("", b"a"),
+        ("connection", b"keep-alive"),
+        ("transfer-encoding", b"chunked"),
+        ("upgrade", b"websocket"),
+        ("x-fine", b"a"),
+    ] {
+        if headers.append(name, value).is_err() {
+            refused.push_str(&format!("{name:?} {:?}\n", String::from_utf8_lossy(value)));
+        }
+    }
+    let (body, mut to) = begin(out, headers);
+    to.write_all(refused.as_bytes()).expect("written");
+    finish(body, to);
+}
+
+/// Says what follows a request's body, and has something follow its own.
+fn trailers(request: &IncomingRequest, out: ResponseOutparam) {
+    let body = request.consume().expect("a body");
+    let mut all = Vec::new();
+    let length = body.stream().expect("a stream").read_to_end(&mut all);
+    let after = IncomingBody::finish(body);
+    after.subscribe().block();
+    let after = after.get().expect("they are ready").expect("they are taken once");
+    let entries = after.ok().flatten().map(|fields| fields.entries()).unwrap_or_default();
+    let said: Vec<_> =
+        entries.iter().map(|(name, value)| format!("{name}={}", String::from_utf8_lossy(value))).collect();
+    let headers = Fields::new();
+    headers.append("trailer", b"x-sum").expect("a header");
+    let (body, mut to) = begin(out, headers);
+    to.write_all(format!("{} {}\n", length.unwrap_or_default(), said.join(" ")).as_bytes()).expect("written");
+    drop(to);
+    let own = Fields::new();
+    own.append("x-sum", b"42").expect("a header");
+    OutgoingBody::finish(body, Some(own)).expect("finished");
+}
+
+/// As many sockets as it can have.
+fn sockets() -> Vec<TcpSocket> {
+    let mut all = Vec::new();
+    while let Ok(socket) = create_tcp_socket(IpAddressFamily::Ipv4) {
+        all.push(socket);
+    }
+    all
 }
 
 fn text(out: ResponseOutparam, text: &str) {
