@@ -15,12 +15,25 @@ use crate::{guests, manifests, states, until};
 
 const PORT: u16 = 7000;
 
-/// A node that has these ranges before it joins. The last 8 bits of both are the pod's.
+/// A node that has a range of each family before it joins, that of IPv4 first. The last 8 bits of both are the pod's.
 async fn scene(name: &str, subnet: u8, arguments: impl FnOnce(Ipv4Addr) -> Vec<String>) -> Scene<'static> {
+    ordered(name, subnet, false, arguments).await
+}
+
+/// The same, perhaps with the range of IPv6 first.
+async fn ordered(
+    name: &str,
+    subnet: u8,
+    is_ipv6_first: bool,
+    arguments: impl FnOnce(Ipv4Addr) -> Vec<String>,
+) -> Scene<'static> {
     let cluster = Cluster::shared().await.unwrap();
     let whole: Ipv4Net = cluster.pod_addresses().parse().unwrap();
     let [first, second, ..] = whole.network().octets();
-    let ranges = [format!("{first}.{second}.{subnet}.0/24"), format!("fd63:{second:x}:{subnet:x}::/120")];
+    let mut ranges = [format!("{first}.{second}.{subnet}.0/24"), format!("fd63:{second:x}:{subnet:x}::/120")];
+    if is_ipv6_first {
+        ranges.reverse();
+    }
     let node: Node = serde_json::from_value(json!({
         "metadata": {"name": name},
         "spec": {"podCIDR": ranges[0], "podCIDRs": ranges},
@@ -64,6 +77,34 @@ async fn a_pod_has_an_address_of_each_range_of_its_node() {
         let asked = scene.run_until(name, ask, states::has_ended).await.unwrap();
         let own = addresses_of(&asked).into_iter().find(|own| own.is_ipv4() == address.is_ipv4()).unwrap();
         assert_eq!(scene.logs(name, &[]).await.unwrap(), format!("HTTP from {there} by {own}\n"));
+    }
+}
+
+#[tokio::test]
+async fn the_family_whose_range_is_first_is_the_pods_own_and_servers_answer_in_both() {
+    if !may_make_networks() {
+        return;
+    }
+    let scene = ordered("newer-family-first", 249, true, |_| Vec::new()).await;
+    let probe = json!({"httpGet": {"path": "/hello", "port": PORT}, "periodSeconds": 1});
+    let server = |image: String| {
+        let container = json!({"image": image, "args": ["answer", ""], "readinessProbe": probe,
+            "ports": [{"containerPort": PORT}]});
+        manifests::of("Always", &container)
+    };
+    for (name, guest) in [("component", "http-test-rust"), ("module", "net-rust")] {
+        let spec = server(guests::image(guest).await.unwrap());
+        let is_ready = |pod: &Pod| states::status(pod).is_some_and(|status| status.ready);
+        let pod = scene.run_until(name, spec, is_ready).await.unwrap();
+        let all = addresses_of(&pod);
+        assert!(matches!(all[..], [IpAddr::V6(_), IpAddr::V4(_)]), "{name}: {all:?}");
+        for address in all {
+            let answer = http::get(SocketAddr::new(address, PORT), "/hello").await.unwrap();
+            assert_eq!(answer.body, "hello\n", "{name} {address}");
+        }
+        let path = format!("/api/v1/namespaces/{}/pods/http:{name}:{PORT}/proxy/hello", scene.namespace);
+        let output = scene.kubectl(&["get", "--raw", &path]).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "hello\n", "{name}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! Pods with servers of every kind: on their ports, in one pod, and rolled under load.
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -22,8 +22,11 @@ use crate::{guests, states, until};
 /// A container that listens on a port.
 async fn server(guest: &str, port: u16) -> Value {
     let image = guests::image(guest).await.unwrap();
-    let arguments =
-        if guest.starts_with("net-") { json!(["echo", format!("0.0.0.0:{port}")]) } else { json!([]) };
+    let arguments = if guest.starts_with("net-") || guest.starts_with("command-") {
+        json!(["echo", format!("0.0.0.0:{port}")])
+    } else {
+        json!([])
+    };
     json!({"name": guest, "image": image, "args": arguments, "ports": [{"containerPort": port}]})
 }
 
@@ -104,6 +107,93 @@ async fn a_host_port_leads_to_its_pod_and_is_one_pods() {
     until::so("the host's port is closed", gone).await.unwrap();
 }
 
+#[tokio::test]
+async fn a_host_port_is_of_one_address_and_one_protocol() {
+    let scene = Scene::new("host-addresses").await.unwrap();
+    let outer = ports::free().unwrap();
+    let mut specs = Vec::new();
+    for (guest, protocol, address) in [
+        ("net-rust", "TCP", json!("127.0.0.1")),
+        ("net-rust", "TCP", json!("127.0.0.2")),
+        ("net-rust-p2", "UDP", json!("127.0.0.1")),
+        ("net-rust", "TCP", json!(null)),
+    ] {
+        let inner = ports::free().unwrap();
+        let mut container = server(guest, inner).await;
+        let opened =
+            json!({"containerPort": inner, "hostPort": outer, "hostIP": address, "protocol": protocol});
+        container["ports"] = json!([opened]);
+        if protocol == "UDP" {
+            container["args"][0] = "udp-echo".into();
+        }
+        specs.push(
+            json!({"restartPolicy": "Always", "containers": [container], "nodeName": scene.node.name()}),
+        );
+    }
+    let everywhere = specs.pop().unwrap();
+    for (number, spec) in specs.into_iter().enumerate() {
+        scene.run_until(&format!("pod-{number}"), spec, states::is_running).await.unwrap();
+    }
+    let refused = scene.run_until("everywhere", everywhere, states::has_ended).await.unwrap();
+    assert_eq!(refused.status.unwrap().reason.as_deref(), Some("NodePorts"));
+    for address in [[127, 0, 0, 1], [127, 0, 0, 2]] {
+        until::so("the host's port leads to its pod", || echoes((address, outer).into())).await.unwrap();
+    }
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let answered = || {
+        let mut answer = [0; 5];
+        client.send_to(b"hello", ("127.0.0.1", outer)).is_ok()
+            && client.recv(&mut answer).is_ok()
+            && &answer == b"hello"
+    };
+    until::so("datagrams are led to their pod", answered).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_port_of_the_host_that_another_program_has_is_named_and_tried_again() {
+    let scene = Scene::new("host-port-taken").await.unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let outer = taken.local_addr().unwrap();
+    let mut container = server("net-rust", ports::free().unwrap()).await;
+    container["ports"][0]["hostPort"] = outer.port().into();
+    container["ports"][0]["hostIP"] = "127.0.0.1".into();
+    let is_waiting = |pod: &Pod| states::waiting_reason(pod) == "RunContainerError";
+    let spec = json!({"restartPolicy": "Always", "containers": [container]});
+    scene.run_until("waits", spec, is_waiting).await.unwrap();
+    let words = format!("cannot open the node's port {outer} (hostPort)");
+    scene.event("waits", "Failed", &words).await.unwrap();
+    drop(taken);
+    scene.pod("waits", states::is_running).await.unwrap();
+    until::so("the host's port leads to the pod", || echoes(outer)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_port_that_another_container_of_the_pod_has_is_named_and_hurts_nobody() {
+    let scene = Scene::new("one-port").await.unwrap();
+    let port = ports::free().unwrap();
+    for (number, (one, two)) in
+        [("net-rust", "http-test-rust"), ("net-rust-p2", "net-rust"), ("net-rust", "http-concurrent-rust")]
+            .into_iter()
+            .enumerate()
+    {
+        let (mut first, second) = (server(one, port).await, server(two, port).await);
+        let name = format!("pod-{number}");
+        // A sidecar: it is there before the other comes.
+        first["startupProbe"] =
+            json!({"tcpSocket": {"port": port}, "periodSeconds": 1, "failureThreshold": 60});
+        first["restartPolicy"] = "Always".into();
+        let spec = json!({"restartPolicy": "Always", "initContainers": [first], "containers": [second]});
+        let is_waiting = |pod: &Pod| states::waiting_reason(pod) == "RunContainerError";
+        let pod = scene.run_until(&name, spec, is_waiting).await.unwrap();
+        let there = SocketAddr::new(address(&pod).unwrap(), port);
+        let words = format!("cannot listen on address {}, port {port}", there.ip());
+        scene.event(&name, "Failed", &words).await.unwrap();
+        assert!(echoes(there), "{one} goes on");
+        scene.delete(&name, Some(0)).await.unwrap();
+    }
+}
+
 /// Clients that come and go, each to a pod that is said to be ready.
 struct Load {
     clients: JoinSet<()>,
@@ -170,7 +260,9 @@ async fn visit(address: SocketAddr, is_http: bool) -> Option<bool> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deployments_roll_under_load_without_a_dropped_connection() {
-    for guest in ["net-rust", "net-rust-p2", "http-test-rust"] {
+    let guests =
+        ["net-rust", "net-rust-p2", "command-concurrent-rust", "http-test-rust", "http-concurrent-rust"];
+    for guest in guests {
         let scene = Scene::new(&format!("rolls-{guest}")).await.unwrap();
         if !has_own_addresses(&scene).await {
             return;
