@@ -94,6 +94,14 @@ pub enum Action {
     Forget,
 }
 
+impl Action {
+    /// Whether it may begin before what must survive the agent is written: an agent that knows nothing of it does it again.
+    #[must_use]
+    pub fn may_be_forgotten(&self) -> bool {
+        matches!(self, Self::Mount | Self::Refresh | Self::Fetch { .. })
+    }
+}
+
 /// Whatever happens to a pod.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_lifecycle::{
-    Admission, Checkpoint, Container, ContainerId, Event, Known, Observed, PodIdentity, PodUid, ProbeKind,
-    Wish, apply, checkpoint, is_final, notices, plan, status,
+    Action, Admission, Checkpoint, Container, ContainerId, Event, Known, Observed, PodIdentity, PodUid,
+    ProbeKind, Wish, apply, checkpoint, is_final, notices, plan, status,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodStatus;
@@ -266,7 +266,8 @@ impl Worker {
         }
     }
 
-    /// Begins all that is to be begun, then publishes. What must survive the agent is on disk before anything follows.
+    /// Begins all that is to be begun, then publishes. What must survive the agent is on disk before anything follows of
+    /// which a trace would be left.
     async fn turn(&mut self) -> Option<Timestamp> {
         let wake = loop {
             let plan = plan(&self.observed, clock::now());
@@ -276,8 +277,13 @@ impl Worker {
             for action in &plan.actions {
                 self.happen(Event::Began(action.clone()));
             }
+            let (before, after): (Vec<_>, Vec<_>) =
+                plan.actions.into_iter().partition(Action::may_be_forgotten);
+            for action in before {
+                self.perform(action, None);
+            }
             let saved = self.save().await;
-            for action in plan.actions {
+            for action in after {
                 self.perform(action, saved.as_ref().err());
             }
             if self.forgotten {
