@@ -85,3 +85,19 @@ async fn commands_that_cannot_be_run_are_named() {
         scene.event(name, "Failed", why).await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_directory_is_not_mounted_over_a_file_of_the_image() {
+    let scene = Scene::new("in-the-way").await.unwrap();
+    let mut container = json!({"image": image().await, "command": ["/bin/env"]});
+    container["volumeMounts"] = json!([{"name": "v", "mountPath": "/data/below"}]);
+    let mut spec = manifests::of("Never", &container);
+    spec["volumes"] = json!([{"name": "v", "emptyDir": {}}]);
+    let pod = scene.run_until("file", spec.clone(), states::has_ended).await.unwrap();
+    let why = "error mounting \"/data/below\": not a directory";
+    assert!(states::start_error(&pod).contains(why), "{pod:?}");
+    scene.event("file", "Failed", why).await.unwrap();
+    spec["containers"][0]["volumeMounts"][0]["mountPath"] = json!("/data");
+    let pod = scene.run_until("directory", spec, states::has_ended).await.unwrap();
+    assert_eq!(states::exit(&pod), Some((0, "Completed")));
+}

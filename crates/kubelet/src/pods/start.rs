@@ -51,10 +51,12 @@ enum Failure {
 }
 
 impl Failure {
-    /// Whether there is a container, of which the program cannot run: that is an end, in the words of container runtimes.
-    fn is_of_program(&self) -> bool {
+    /// Whether there is a container, which cannot run for what is in its image: that is an end, in the words of container
+    /// runtimes.
+    fn is_of_container(&self) -> bool {
         match self {
             Self::Prepare(error) => error.is_of_program(),
+            Self::Furnishing(error) => error.is_of_container(),
             Self::Start(error) => matches!(error, StartError::Command(_)),
             _ => false,
         }
@@ -76,7 +78,7 @@ impl Failure {
     }
 }
 
-/// Starts a run and reports it, then its end: `Started` and `Exited`, or `StartFailed`. A program that cannot run has ended.
+/// Starts a run and reports it, then its end: `Started` and `Exited`, or `StartFailed`. A container that cannot run has ended.
 pub(super) async fn start(context: &Context, pod: Arc<Pod>, run: Run, events: UnboundedSender<Message>) {
     let (container, attempt) = (run.container.clone(), run.attempt);
     // On the heap, so that the task that waits for the end does not hold what only the start needs.
@@ -89,7 +91,7 @@ pub(super) async fn start(context: &Context, pod: Arc<Pod>, run: Run, events: Un
             let _ = events.send(Message::Event(Event::Started { container: container.clone() }));
             watch_end(container, attempt, handle, Some(words), events).await;
         }
-        Err(failure) if failure.is_of_program() => {
+        Err(failure) if failure.is_of_container() => {
             let exit = Exit::unstarted(failure.to_string(), clock::now());
             let _ = events.send(Message::Event(Event::Exited { container, attempt, exit }));
         }

@@ -67,6 +67,14 @@ impl Beneath {
         self.made_directory(path, mode).map(drop)
     }
 
+    /// Whether there is a directory at a path.
+    ///
+    /// # Errors
+    /// `NotADirectory` where there is something else.
+    pub(super) fn find_directory(&self, path: &Path) -> io::Result<()> {
+        self.directory(path).map(drop)
+    }
+
     fn made_directory(&self, path: &Path, mode: u32) -> io::Result<OwnedFd> {
         match self.directory(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}

@@ -29,6 +29,10 @@ pub(in crate::pods) enum FurnishingError {
     #[error("volumeMount {volume:?}: a file cannot be mounted over {path}, which is none")]
     NoFile { volume: String, path: String },
     #[error(
+        "error mounting {0:?}: not a directory: are you trying to mount a directory onto a file (or vice-versa)?"
+    )]
+    NoDirectory(String),
+    #[error(
         "volumeMount {volume:?}: {path} lies where the container only reads: to mount a file there the node needs the right to mount"
     )]
     NeedsMount { volume: String, path: String },
@@ -36,6 +40,13 @@ pub(in crate::pods) enum FurnishingError {
         "volumeMount {volume:?}: {path} cannot be written at the top of a read-only root file system: mount its directory"
     )]
     Top { volume: String, path: String },
+}
+
+impl FurnishingError {
+    /// Whether the container's own files are in the way of a mount, which container runtimes find out when they start it.
+    pub(in crate::pods) fn is_of_container(&self) -> bool {
+        matches!(self, Self::NoFile { .. } | Self::NoDirectory(_))
+    }
 }
 
 /// What the node puts into the root file system of a container before it starts.
@@ -61,7 +72,7 @@ impl Furnishing {
         make_devices(&root)?;
         self.put_files(&root)?;
         let laid = View::without(&self.mounts.views, &self.mounts.directories);
-        self.make_mount_points(&root, &laid);
+        self.make_mount_points(&root, &laid)?;
         for file in &self.mounts.files {
             self.put_file(file, &laid)?;
         }
@@ -87,18 +98,27 @@ impl Furnishing {
         directories.chain(files).any(|target| target == path)
     }
 
-    /// So that who lists a directory sees what is mounted in it. What is mounted is found without that, so it may fail.
-    fn make_mount_points(&self, root: &Beneath, mounts: &[Mount]) {
+    /// So that who lists a directory sees what is mounted in it. What is mounted is found without that, so it may fail, but
+    /// not for a file that is there.
+    fn make_mount_points(&self, root: &Beneath, mounts: &[Mount]) -> Result<(), FurnishingError> {
         for mount in mounts {
             let around = mounts.iter().filter(|other| is_inside(&mount.target, &other.target));
-            let _ = match around.max_by_key(|other| other.target.len()) {
+            let made = match around.max_by_key(|other| other.target.len()) {
                 None => root.make_directory(relative(&mount.target), 0o755),
-                Some(outer) if self.may_change(outer) => Beneath::volume(&outer.source).and_then(|volume| {
-                    volume.make_directory(relative(&mount.target[outer.target.len()..]), 0o755)
+                Some(outer) => Beneath::volume(&outer.source).and_then(|volume| {
+                    let path = relative(&mount.target[outer.target.len()..]);
+                    if self.may_change(outer) {
+                        volume.make_directory(path, 0o755)
+                    } else {
+                        volume.find_directory(path)
+                    }
                 }),
-                Some(_) => Ok(()),
             };
+            if made.is_err_and(|error| error.kind() == ErrorKind::NotADirectory) {
+                return Err(FurnishingError::NoDirectory(mount.target.clone()));
+            }
         }
+        Ok(())
     }
 
     fn may_change(&self, mount: &Mount) -> bool {
@@ -106,7 +126,13 @@ impl Furnishing {
     }
 
     fn put_file(&self, mount: &FileMount, mounts: &[Mount]) -> Result<(), FurnishingError> {
-        let failed = |source| failed(&mount.target, source);
+        let failed = |source: io::Error| match source.kind() {
+            ErrorKind::NotADirectory => FurnishingError::NoDirectory(mount.target.clone()),
+            ErrorKind::IsADirectory => {
+                FurnishingError::NoFile { volume: mount.volume.clone(), path: mount.target.clone() }
+            }
+            _ => failed(&mount.target, source),
+        };
         // What a container only reads, nothing is put into on its behalf.
         if place(mounts, &mount.target).is_some_and(|(outer, _)| outer.read_only) {
             let (volume, path) = (mount.volume.clone(), mount.target.clone());
@@ -278,6 +304,33 @@ mod tests {
         assert_eq!(fs::read(scene.path("work/file")).unwrap(), b"text");
         assert_eq!([inode("root/same"), inode("outside/deep/same")], [inode("work/file"); 2]);
         assert_eq!(fs::read(scene.path("root/etc/hosts")).unwrap(), b"text", "the pod's own");
+    }
+
+    #[test]
+    fn files_are_in_the_way_of_directories_and_directories_of_files() {
+        for target in ["/etc/app.conf", "/etc/app.conf/deep", "/data/file", "/foreign/file"] {
+            let mut scene = scene();
+            for file in ["root/etc/app.conf", "work/file", "foreign/file"] {
+                fs::write(scene.path(file), "text").unwrap();
+            }
+            scene.mount("work", "/data", false);
+            scene.mount("foreign", "/foreign", true);
+            scene.mount("outside", target, false);
+            let error = scene.furnishing.put().unwrap_err();
+            assert!(error.is_of_container());
+            let expected = format!(
+                "error mounting {target:?}: not a directory: are you trying to mount a directory onto a file (or \
+                 vice-versa)?"
+            );
+            assert_eq!(error.to_string(), expected);
+        }
+        let mut scene = scene();
+        fs::write(scene.path("work/file"), "text").unwrap();
+        fs::create_dir(scene.path("root/etc/full.d")).unwrap();
+        scene.file("work/file", "/etc/full.d", true);
+        let error = scene.furnishing.put().unwrap_err();
+        assert!(error.is_of_container(), "{error}");
+        assert!(scene.path("root/etc/full.d").is_dir());
     }
 
     #[test]
