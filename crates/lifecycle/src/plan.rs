@@ -73,7 +73,7 @@ fn run_in_order(observed: &Observed, plan: &mut Plan, now: Timestamp) {
         };
         match container.role {
             Role::Init if is_initialized || container.has_succeeded() => continue,
-            Role::Sidecar if container.has_run() => keep(observed, container, plan, now),
+            Role::Sidecar if container.has_begun() => keep(observed, container, plan, now),
             _ if may_run => keep(observed, container, plan, now),
             _ => {}
         }

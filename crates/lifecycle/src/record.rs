@@ -242,6 +242,13 @@ impl ContainerRecord {
         self.last.is_some() || !matches!(self.state, ContainerState::Waiting | ContainerState::Starting)
     }
 
+    /// Whether a run of it has begun since the pod's containers began, or were all put back to their beginning.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        let is_back = self.anew && matches!(self.state, ContainerState::Waiting | ContainerState::Starting);
+        self.has_run() && !is_back
+    }
+
     /// Whether a run of it is shown: not the first one while its `postStart` hook has still to succeed, as if its start was
     /// under way.
     #[must_use]
