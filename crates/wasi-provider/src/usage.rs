@@ -1,10 +1,11 @@
 //! What containers use: memory, bounded by limits, and CPU time.
 
+use std::cell::Cell;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 use thiserror::Error;
@@ -17,7 +18,7 @@ const MAX_INSTANCES: usize = 1_000;
 /// Each takes several memory mappings, of which a process has few.
 pub(crate) const MAX_MEMORIES: usize = 32;
 
-/// Bytes of memory, counted by several.
+/// Bytes of memory, or whatever else is counted by several.
 #[derive(Debug, Default)]
 pub(crate) struct Count(AtomicU64);
 
@@ -27,12 +28,12 @@ impl Count {
     }
 
     /// Adds unless that would exceed the limit.
-    fn add(&self, bytes: u64, limit: Option<u64>) -> bool {
+    pub(crate) fn add(&self, bytes: u64, limit: Option<u64>) -> bool {
         let sum = |now: u64| now.checked_add(bytes).filter(|sum| limit.is_none_or(|limit| *sum <= limit));
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum).is_ok()
     }
 
-    fn subtract(&self, bytes: u64) {
+    pub(crate) fn subtract(&self, bytes: u64) {
         self.0.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
@@ -148,6 +149,10 @@ impl CpuTime {
     pub(crate) fn get(&self) -> Duration {
         Duration::from_nanos(self.0.load(Ordering::Relaxed))
     }
+
+    fn add(&self, time: Duration) {
+        self.0.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
 }
 
 /// Counts the CPU time of each poll of a future. A guest runs nowhere else.
@@ -166,16 +171,30 @@ impl<F: Future + Unpin> Future for Timed<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let before = thread_cpu_nanos();
+        let began = Instant::now();
         let polled = Pin::new(&mut self.future).poll(context);
-        self.cpu.0.fetch_add(thread_cpu_nanos().saturating_sub(before), Ordering::Relaxed);
+        self.cpu.add(used(began.elapsed()));
         polled
     }
 }
 
-fn thread_cpu_nanos() -> u64 {
+/// Of a shorter time on a thread none is thought to have been another thread's.
+const SHORT: Duration = Duration::from_micros(100);
+
+/// The CPU time that this thread had of the time that has just passed. To ask the kernel costs more than most turns take,
+/// so it is asked after long ones only; what it tells is then since it was asked last, which may be more.
+fn used(passed: Duration) -> Duration {
+    thread_local!(static TOLD: Cell<Duration> = const { Cell::new(Duration::ZERO) });
+    if passed < SHORT {
+        return passed;
+    }
+    let now = thread_cpu_time();
+    passed.min(now.saturating_sub(TOLD.replace(now)))
+}
+
+fn thread_cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
-    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -228,5 +247,22 @@ mod tests {
         let mut limiter = limiter(&Arc::default(), Some(10), &Arc::default(), None);
         assert!(!limiter.memory_growing(0, 20, Some(15)).unwrap());
         assert!(!limiter.table_growing(0, MAX_TABLE_ELEMENTS + 1, None).unwrap());
+    }
+
+    #[test]
+    fn only_time_that_the_thread_computed_is_counted() {
+        let short = used(SHORT / 2);
+        assert_eq!(short, SHORT / 2);
+        // From here on the thread's time is known.
+        used(SHORT);
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(used(Duration::from_millis(20)) < Duration::from_millis(10));
+        let (began, cpu) = (Instant::now(), thread_cpu_time());
+        while thread_cpu_time().saturating_sub(cpu) < Duration::from_millis(20) {}
+        let computed = used(began.elapsed());
+        assert!(
+            computed >= Duration::from_millis(20) && computed < Duration::from_millis(30),
+            "{computed:?}"
+        );
     }
 }

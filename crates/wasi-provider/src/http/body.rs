@@ -1,5 +1,7 @@
 //! The bodies of requests and answers, each with an end to waiting for it.
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -119,22 +121,31 @@ impl Body for Answer {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Text(text) => text.is_end_stream(),
-            Self::Guest(body) => body.body.is_end_stream(),
+            Self::Guest(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Text(text) => text.size_hint(),
-            Self::Guest(body) => body.body.size_hint(),
+            Self::Guest(body) => body.size_hint(),
         }
     }
 }
+
+/// Parts of an answer that are sent with its head if they are there: one, and its end.
+const EARLY: usize = 2;
+/// The turns that a guest has for them.
+const TURNS: usize = 6;
 
 /// What a guest writes. A guest that stops half-way leaves a broken connection, so that nobody takes the half for the
 /// whole.
 pub(super) struct GuestBody {
     body: WasiBody,
+    /// What came before it was asked for.
+    early: VecDeque<Option<Result<Frame<Bytes>, Error>>>,
+    /// What was known of its length at first.
+    hint: SizeHint,
     exchange: Arc<Exchange>,
     journal: Arc<Journal>,
     alarm: Alarm,
@@ -142,16 +153,49 @@ pub(super) struct GuestBody {
 }
 
 impl GuestBody {
-    pub(super) fn new(
+    /// What this guest writes. What it is about to write is there already, and is sent together with the answer's head; a
+    /// short answer is whole, so that its length can be told. A guest that takes its time is not waited for.
+    pub(super) async fn begin(
         body: WasiBody,
         exchange: Arc<Exchange>,
         journal: Arc<Journal>,
+        alarm: Alarm,
         helper: Helper,
     ) -> Self {
-        Self { body, exchange, journal, alarm: Alarm::default(), helper }
+        let hint = body.size_hint();
+        let mut begun = Self { body, early: VecDeque::new(), hint, exchange, journal, alarm, helper };
+        for _ in 0..TURNS {
+            match begun.now().await {
+                Some(part) => {
+                    let goes_on = matches!(part, Some(Ok(_)));
+                    begun.early.push_back(part);
+                    if !goes_on || begun.early.len() == EARLY {
+                        break;
+                    }
+                }
+                None if begun.helper.is_at_work() => {}
+                None => break,
+            }
+        }
+        begun
+    }
+
+    async fn now(&mut self) -> Option<Option<Result<Frame<Bytes>, Error>>> {
+        let next = poll_fn(|context| match self.poll_guest(context) {
+            Poll::Ready(part) => Poll::Ready(Some(part)),
+            Poll::Pending => Poll::Ready(None),
+        });
+        next.await
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Polled {
+        match self.early.pop_front() {
+            Some(part) => Poll::Ready(part),
+            None => self.poll_guest(context),
+        }
+    }
+
+    fn poll_guest(&mut self, context: &mut Context<'_>) -> Polled {
         self.helper.go_on(context);
         let polled = match Pin::new(&mut self.body).poll_frame(context) {
             Poll::Ready(polled) => polled,
@@ -169,6 +213,24 @@ impl GuestBody {
             None => self.helper.go_on(context),
         }
         Poll::Ready(polled)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self.early.front() {
+            Some(part) => part.is_none(),
+            None => self.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let is_whole = matches!(self.early.back(), Some(None));
+        let data = |frame: &Frame<Bytes>| frame.data_ref().map(Bytes::len);
+        let lengths = self.early.iter().flatten().map(|part| part.as_ref().ok().and_then(data));
+        match lengths.sum::<Option<usize>>().filter(|_| is_whole) {
+            Some(length) => SizeHint::with_exact(length as u64),
+            // What the guest has said, or that there are trailers, which only an answer of unknown length has.
+            None => self.hint,
+        }
     }
 }
 

@@ -3,10 +3,12 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use http::StatusCode;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -15,6 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
+use super::alarm::Alarm;
 use super::patient::Patient;
 use super::refusal::Refusal;
 use super::service::Service;
@@ -33,22 +36,22 @@ const LINGER_BYTES: u64 = 4 << 20;
 
 /// Answers a client's requests until it has no more, does something wrong, or the service ends.
 pub(super) async fn serve(service: Arc<Service>, stream: TcpStream) {
+    let alarm = Alarm::default();
     let answers = service_fn(|request| {
-        let answering = Arc::clone(&service).answer(request);
+        let answering = Arc::clone(&service).answer(request, alarm.clone());
         Box::pin(async move { Ok::<_, Infallible>(answering.await) })
     });
     let patience = service.settings.patience;
     let stream = TokioIo::new(Patient::new(stream, patience));
     let mut connection = builder(patience).serve_connection(stream, answers);
     let ended = {
-        let mut closing = pin!(async {
+        // Looked at when it goes on, and not whenever the connection does.
+        let mut closing = FuturesUnordered::from_iter([async {
             service.drain.cancelled().await;
             sleep(LAST_CALL).await;
-        });
-        let mut is_closing = false;
+        }]);
         poll_fn(|context| {
-            if !is_closing && closing.as_mut().poll(context).is_ready() {
-                is_closing = true;
+            if let Poll::Ready(Some(())) = closing.poll_next_unpin(context) {
                 Pin::new(&mut connection).graceful_shutdown();
             }
             connection.poll_without_shutdown(context)

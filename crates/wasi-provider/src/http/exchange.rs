@@ -1,12 +1,13 @@
 //! One request and its answer, as its connection and the instance at work both see it.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::{Method, StatusCode, Uri};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
+
+use crate::usage::Count;
 
 /// What is known of a request that is being answered. It counts as one of the container's for as long as this lives.
 #[derive(Debug)]
@@ -19,11 +20,36 @@ pub(super) struct Exchange {
     progress: AtomicU64,
     /// What the client did wrong, as the answer to it.
     fault: OnceLock<StatusCode>,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
+}
+
+/// The requests of a container that are being answered, of which there may be no more than this.
+#[derive(Debug)]
+pub(super) struct Places(Arc<Count>, u64);
+
+/// A place for one of them, for as long as this lives.
+#[derive(Debug)]
+pub(super) struct Place(Arc<Count>);
+
+impl Places {
+    pub(super) fn new(most: usize) -> Self {
+        Self(Arc::default(), most as u64)
+    }
+
+    /// One more, if there is one.
+    pub(super) fn take(&self) -> Option<Place> {
+        self.0.add(1, Some(self.1)).then(|| Place(Arc::clone(&self.0)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.subtract(1);
+    }
 }
 
 impl Exchange {
-    pub(super) fn begin(method: Method, uri: Uri, patience: Duration, permit: OwnedSemaphorePermit) -> Self {
+    pub(super) fn begin(method: Method, uri: Uri, patience: Duration, place: Place) -> Self {
         Self {
             method,
             uri,
@@ -31,7 +57,7 @@ impl Exchange {
             patience,
             progress: AtomicU64::new(0),
             fault: OnceLock::new(),
-            _permit: permit,
+            _place: place,
         }
     }
 

@@ -31,6 +31,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use exchange::Places;
 use instances::MakeError;
 use journal::Journal;
 use pool::Pool;
@@ -82,7 +83,7 @@ impl Server {
             drain: self.drain,
             pool: Pool::default(),
             tasks: Tasks::on(self.runtime),
-            requests: Arc::new(Semaphore::new(self.settings.concurrency)),
+            requests: Places::new(self.settings.concurrency),
         });
         // Proves that it can be; while nobody asks there is none.
         drop(service.instances.make().await.map_err(MakeError::into_error)?);

@@ -13,14 +13,13 @@ use http::{Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wasmtime_wasi_http::WasiBody;
 
 use super::alarm::Alarm;
 use super::body::{Answer, GuestBody, RequestBody};
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Places};
 use super::instances::{Instances, MakeError};
 use super::job::Job;
 use super::journal::Journal;
@@ -42,7 +41,7 @@ pub(super) struct Service {
     pub(super) drain: CancellationToken,
     pub(super) pool: Pool,
     pub(super) tasks: Tasks,
-    pub(super) requests: Arc<Semaphore>,
+    pub(super) requests: Places,
 }
 
 impl Service {
@@ -63,9 +62,13 @@ impl Service {
         Helper::with(shift)
     }
 
-    /// Answers a request, whatever comes of it.
-    pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Answer> {
-        let mut response = match self.try_answer(request).await {
+    /// Answers a request of a connection with this alarm, whatever comes of it.
+    pub(super) async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        alarm: Alarm,
+    ) -> Response<Answer> {
+        let mut response = match self.try_answer(request, alarm).await {
             Ok(response) => response,
             Err(refusal) => {
                 self.journal.refused();
@@ -81,11 +84,12 @@ impl Service {
     async fn try_answer(
         self: &Arc<Self>,
         mut request: Request<Incoming>,
+        alarm: Alarm,
     ) -> Result<Response<Answer>, Refusal> {
-        let permit = Arc::clone(&self.requests).try_acquire_owned().map_err(|_| refusal::BUSY)?;
+        let place = self.requests.take().ok_or(refusal::BUSY)?;
         *request.uri_mut() = absolute(&request, self.run.spec().network.addresses.first())?;
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        let exchange = Arc::new(Exchange::begin(method, uri, self.settings.patience, permit));
+        let exchange = Arc::new(Exchange::begin(method, uri, self.settings.patience, place));
         let limit = self.settings.body;
         if request.body().size_hint().lower() > limit {
             return Err(Refusal::of_fault(StatusCode::PAYLOAD_TOO_LARGE));
@@ -93,10 +97,12 @@ impl Service {
         let request = request.map(|body| RequestBody::new(body, Arc::clone(&exchange), limit).boxed_unsync());
         let (answer, answered) = oneshot::channel();
         let mut helper = self.dispatch(Box::new(Job { request, answer, exchange: Arc::clone(&exchange) }));
-        let response = self.awaited(&exchange, answered, &mut helper).await?;
+        let response = self.awaited(&exchange, answered, &alarm, &mut helper).await?;
         self.journal.answered();
         let journal = Arc::clone(&self.journal);
-        Ok(response.map(|body| Answer::Guest(GuestBody::new(body, exchange, journal, helper))))
+        let (head, body) = response.into_parts();
+        let body = GuestBody::begin(body, exchange, journal, alarm, helper).await;
+        Ok(Response::from_parts(head, Answer::Guest(body)))
     }
 
     /// The guest's answer, or why there is none.
@@ -104,16 +110,16 @@ impl Service {
         &self,
         exchange: &Exchange,
         mut answered: oneshot::Receiver<wasmtime::Result<Response<WasiBody>>>,
+        alarm: &Alarm,
         helper: &mut Helper,
     ) -> Result<Response<WasiBody>, Refusal> {
-        let mut late = Alarm::default();
         let answer = poll_fn(|context| {
             helper.go_on(context);
             if let Poll::Ready(answer) = answered.poll_unpin(context) {
                 return Poll::Ready(Some(answer));
             }
             while exchange.deadline() > Instant::now() {
-                ready!(late.poll(exchange.deadline(), context));
+                ready!(alarm.poll(exchange.deadline(), context));
             }
             Poll::Ready(None)
         });

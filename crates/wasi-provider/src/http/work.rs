@@ -68,6 +68,11 @@ impl Helper {
         Self(Some(shift))
     }
 
+    /// Whether there is anything left to do.
+    pub(super) fn is_at_work(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Has a turn, if there is anything left to do.
     pub(super) fn go_on(&mut self, context: &mut Context<'_>) {
         if let Some(shift) = &mut self.0

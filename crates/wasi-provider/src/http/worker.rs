@@ -82,7 +82,7 @@ impl Worker {
             .run_concurrent(async |accessor| answer_all(accessor, &proxy, first, jobs, desk, service).await);
         let mut within = pin!(within);
         let patience = service.settings.patience;
-        let (mut alarm, mut look) = (Alarm::default(), Instant::now() + patience);
+        let (alarm, mut look) = (Alarm::default(), Instant::now() + patience);
         poll_fn(|context| {
             if let Poll::Ready(done) = within.as_mut().poll(context) {
                 return Poll::Ready(done.flatten());

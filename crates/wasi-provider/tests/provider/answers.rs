@@ -33,6 +33,24 @@ async fn a_status_that_is_none_never_reaches_a_client() {
 }
 
 #[tokio::test]
+async fn a_short_answer_is_sent_whole_and_with_its_length() {
+    let folder = tempfile::tempdir().unwrap();
+    let provider = provider(folder.path());
+    let bench = Bench::new(&provider, folder.path());
+    for name in KINDS {
+        for requests in ["1", "10"] {
+            let image = built(folder.path(), name);
+            let served = serve(&bench, &image, &[("requests-per-instance", requests)]).await;
+            let answer = served.get("/hello").await;
+            let head = answer.head.to_ascii_lowercase();
+            assert!(head.contains("\r\ncontent-length: 6\r\n"), "{name} {requests}: {answer:?}");
+            assert!(!head.contains("transfer-encoding"), "{name} {requests}: {answer:?}");
+            assert_eq!(answer.body, "hello\n", "{name} {requests}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_header_that_could_be_taken_for_another_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let provider = provider(folder.path());
