@@ -7,7 +7,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::PodApi;
-use super::certificates::Certificates;
+use super::certificates::{Certificates, Keys};
 use super::objects::{Held, ObjectSource};
 use super::tokens::Tokens;
 use super::volumes::Laid;
@@ -17,6 +17,7 @@ use super::worker::Message;
 pub(crate) struct Supplies {
     api: PodApi,
     objects: ObjectSource,
+    keys: Arc<Keys>,
     pods: Mutex<HashMap<PodUid, Arc<Supply>>>,
 }
 
@@ -71,7 +72,7 @@ impl Supply {
 
 impl Supplies {
     pub(crate) fn new(api: PodApi) -> Self {
-        Self { objects: ObjectSource::new(&api), api, pods: Mutex::default() }
+        Self { objects: ObjectSource::new(&api), keys: Arc::default(), api, pods: Mutex::default() }
     }
 
     /// What a pod is supplied with, from the first time that is asked for until [`Self::end`].
@@ -80,7 +81,7 @@ impl Supplies {
             Arc::new(Supply {
                 objects: self.objects.hold(&pod.namespace),
                 tokens: Tokens::new(self.api.clone(), pod.clone()),
-                certificates: Certificates::default(),
+                certificates: Certificates::new(Arc::clone(&self.keys)),
                 images: Laid::default(),
                 is_closed: Mutex::default(),
             })

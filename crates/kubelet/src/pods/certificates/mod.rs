@@ -1,10 +1,12 @@
 //! The certificates of pods (KEP-4317): a key made here, a request to a signer of the cluster, and another one in time.
 
 mod key;
+mod p521;
 mod request;
 mod warnings;
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +22,7 @@ use tracing::debug;
 use super::CallError;
 use crate::clock;
 use crate::waits::Waits;
+pub(super) use key::Keys;
 pub(super) use request::Request;
 
 /// How long a volume waits for a signer before people are told.
@@ -37,6 +40,8 @@ pub(super) enum CertificateError {
     KeyType(String),
     #[error("failed to make a key: {0}")]
     Key(#[from] rcgen::Error),
+    #[error("failed to make a key: {0}")]
+    Encoding(String),
     #[error(
         "the API server serves no podcertificaterequests.certificates.k8s.io in a version this node knows"
     )]
@@ -58,6 +63,11 @@ pub(super) enum CertificateError {
 }
 
 impl CertificateError {
+    /// Of a key that cannot be made or written down.
+    fn encoding(error: impl Display) -> Self {
+        Self::Encoding(error.to_string())
+    }
+
     /// Whether another request of the pod's would end the same way.
     fn is_final(&self) -> bool {
         matches!(self, Self::KeyType(_) | Self::Denied { .. } | Self::Failed { .. })
@@ -65,8 +75,8 @@ impl CertificateError {
 }
 
 /// The certificates of one pod. They, their keys and what renews them go with this value.
-#[derive(Default)]
 pub(super) struct Certificates {
+    keys: Arc<Keys>,
     kept: Mutex<Kept>,
     changed: Arc<Notify>,
 }
@@ -102,6 +112,11 @@ struct Term {
 }
 
 impl Certificates {
+    /// None yet.
+    pub(super) fn new(keys: Arc<Keys>) -> Self {
+        Self { keys, kept: Mutex::default(), changed: Arc::default() }
+    }
+
     /// The certificate of one source of a volume as it is now. The first time it is requested, and from then on kept.
     ///
     /// # Errors
@@ -138,7 +153,7 @@ impl Certificates {
         let Kept { states, tasks } = &mut *kept;
         let begin = || {
             let (told, state) = watch::channel(State::Awaited(None));
-            tasks.spawn(keep(request(), told, Arc::clone(&self.changed)));
+            tasks.spawn(keep(request(), Arc::clone(&self.keys), told, Arc::clone(&self.changed)));
             state
         };
         states.entry((volume.to_owned(), position)).or_insert_with(begin).clone()
@@ -146,11 +161,11 @@ impl Certificates {
 }
 
 /// Requests a certificate, and another one whenever it is due, for as long as this is polled.
-async fn keep(request: Request, state: watch::Sender<State>, changed: Arc<Notify>) {
+async fn keep(request: Request, keys: Arc<Keys>, state: watch::Sender<State>, changed: Arc<Notify>) {
     let mut term = None;
     loop {
         let obtained = tokio::select! {
-            obtained = obtain(&request, term, &state) => obtained,
+            obtained = obtain(&request, &keys, term, &state) => obtained,
             never = warnings::tell(&request, term) => match never {},
         };
         let news = match obtained {
@@ -179,6 +194,7 @@ async fn keep(request: Request, state: watch::Sender<State>, changed: Arc<Notify
 /// When it makes no sense to ask again.
 async fn obtain(
     request: &Request,
+    keys: &Keys,
     term: Option<Term>,
     state: &watch::Sender<State>,
 ) -> Result<Issued, CertificateError> {
@@ -187,7 +203,7 @@ async fn obtain(
     }
     let mut waits = Waits::new(FIRST_WAIT, LONGEST_WAIT);
     loop {
-        match issue(request, state).await {
+        match issue(request, keys, state).await {
             Err(error) if !error.is_final() => {
                 debug!(%error, "a pod certificate is requested again");
                 await_still(state, error);
@@ -198,8 +214,12 @@ async fn obtain(
     }
 }
 
-async fn issue(request: &Request, state: &watch::Sender<State>) -> Result<Issued, CertificateError> {
-    let asked = request.ask().await?;
+async fn issue(
+    request: &Request,
+    keys: &Keys,
+    state: &watch::Sender<State>,
+) -> Result<Issued, CertificateError> {
+    let asked = request.ask(keys).await?;
     await_still(state, CertificateError::Pending);
     asked.outcome().await
 }

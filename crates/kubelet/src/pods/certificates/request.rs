@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tracing::debug;
 
-use super::key::Key;
+use super::key::{Key, Keys};
 use super::{CertificateError, Issued, Term};
 use crate::events::Recorder;
 use crate::pods::{CallError, PodApi, PodDirectory};
@@ -49,8 +49,8 @@ pub(super) struct Asked {
 
 impl Request {
     /// Makes a key and a request for it.
-    pub(super) async fn ask(&self) -> Result<Asked, CertificateError> {
-        let key = Key::new(&self.wanted.key_type)?;
+    pub(super) async fn ask(&self, keys: &Keys) -> Result<Asked, CertificateError> {
+        let key = keys.make(&self.wanted.key_type).await?;
         let resource = self.resource().await?;
         let node = self.node.clone().wait_for(Option::is_some).await.ok().and_then(|node| node.clone());
         let node = node.ok_or(CertificateError::Stopping)?;
@@ -139,7 +139,7 @@ impl Asked {
             let text = |field: &str| condition[field].as_str().unwrap_or_default().to_owned();
             let (reason, message) = (text("reason"), text("message"));
             match condition["type"].as_str()? {
-                "Issued" => self.issued(status).map(Ok),
+                "Issued" => self.issued(status),
                 "Denied" => Some(Err(CertificateError::Denied { name: name(), reason, message })),
                 "Failed" => Some(Err(CertificateError::Failed { name: name(), reason, message })),
                 _ => None,
@@ -147,10 +147,11 @@ impl Asked {
         })
     }
 
-    fn issued(&self, status: &Value) -> Option<Issued> {
+    fn issued(&self, status: &Value) -> Option<Result<Issued, CertificateError>> {
         let chain = status["certificateChain"].as_str()?;
         let time = |field: &str| status[field].as_str()?.parse::<Timestamp>().ok();
         let term = Term { refresh_at: time("beginRefreshAt")?, expires_at: time("notAfter") };
-        Some(Issued { certificate: PodCertificate::new(self.key.pem(), chain), term })
+        let issued = |key| Issued { certificate: PodCertificate::new(key, chain), term };
+        Some(self.key.pem().map(issued))
     }
 }

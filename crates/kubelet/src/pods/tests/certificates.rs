@@ -145,8 +145,8 @@ async fn a_request_that_was_deleted_is_made_again() {
 #[tokio::test(start_paused = true)]
 async fn what_no_certificate_can_be_had_for_is_named() {
     let scene = scene().await;
-    scene.create("p", with_certificate("RSA3072"));
+    scene.create("p", with_certificate("RSA2048"));
     let message = scene.event("FailedMount").await;
-    assert!(message.contains("cannot make keys of type \"RSA3072\""), "{message}");
+    assert!(message.contains("cannot make keys of type \"RSA2048\""), "{message}");
     assert!(requests(&scene.api.state.borrow()).is_empty());
 }
